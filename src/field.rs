@@ -1,0 +1,1 @@
+//! HTTP field codecs: pure functions from field values to types and back.

@@ -1,0 +1,29 @@
+//! selvedge: a caching CDN edge proxy.
+//!
+//! Start with `ARCHITECTURE.md` beside this file; the life of a request is in [`proxy`]. Modules form layers and a
+//! module uses only those of a lower layer; `tests/integration/tidy.rs` enforces it.
+
+// Layer 0: no I/O but the clock's.
+pub mod clock;
+pub mod field;
+pub mod metrics;
+pub mod types;
+
+// Layer 1: one concern each.
+pub mod cache;
+pub mod origin;
+pub mod route;
+pub mod tls;
+
+// Layer 2: the planes.
+pub mod admin;
+pub mod proxy;
+
+// Layer 3: from files and environment to settings.
+pub mod config;
+
+// Layer 4: composition.
+pub mod app;
+pub mod cli;
+#[cfg(feature = "demo")]
+pub mod demo;

@@ -1,0 +1,72 @@
+//! HTTP origins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A set of HTTP servers that answer alike.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The servers; at least one.
+    pub servers: Vec<ServerAddress>,
+    /// Speak TLS to them, verifying against the system's roots.
+    pub tls: bool,
+    /// Verify their certificates (off only for self-signed origins in private networks).
+    pub tls_verify: bool,
+    /// The name for SNI and certificate verification; `None`: the server's host name.
+    pub tls_server_name: Option<String>,
+    /// HTTP versions to speak.
+    pub version: HttpVersion,
+    /// The `Host` sent; `None`: the client's.
+    pub host: Option<String>,
+    /// Limits on connecting, answering and failing.
+    pub timeouts: Timeouts,
+    /// Failures in a row within `eject_for` after which a server is left out; 0: never.
+    pub max_fails: u32,
+    /// How long it is left out.
+    pub eject_for: Duration,
+}
+
+/// Host and port of an origin server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServerAddress {
+    /// A DNS name or an IP address (IPv6 without brackets).
+    pub host: Arc<str>,
+    /// Port.
+    pub port: u16,
+}
+
+/// The HTTP version spoken to an origin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1; over TLS HTTP/2 where ALPN agrees on it.
+    #[default]
+    Auto,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only: ALPN over TLS, prior knowledge (h2c) without.
+    Http2,
+}
+
+/// How long each step towards an origin may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP and TLS set-up.
+    pub connect: Duration,
+    /// Between two reads of a response.
+    pub read: Duration,
+    /// Between two writes of a request.
+    pub write: Duration,
+    /// An idle pooled connection is closed after this.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            read: Duration::from_secs(60),
+            write: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+        }
+    }
+}

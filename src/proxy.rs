@@ -1,0 +1,4 @@
+//! The HTTP plane: the life of a request.
+
+pub mod access_log;
+pub mod listen;

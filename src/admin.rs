@@ -1,8 +1,28 @@
 //! The operator's listener: health, readiness, metrics, purge.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /healthz` | 200 whenever the process serves |
+//! | `GET /readyz` | 200, or 503 with the reason |
+//! | `GET /metrics` | the text exposition format 0.0.4 |
+//! | `POST /purge` | `{"urls": […]}`, `{"all": true}` or a form with `url=…` |
+//!
+//! Who may ask is decided in `guard`: a token where one is set, else nothing that a browser sends for another site.
+
+mod answer;
+mod guard;
+mod purge;
+mod serve;
+mod socket;
+
+pub use socket::BindError;
 
 use crate::types::Secret;
+use async_trait::async_trait;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Where the admin listener is and who may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,4 +40,94 @@ pub enum Address {
     Tcp(SocketAddr),
     /// `unix:/run/selvedge/admin.sock`.
     Unix(PathBuf),
+}
+
+/// What the listener asks the rest of the process.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// Whether clients should be sent here.
+    fn ready(&self) -> Readiness;
+
+    /// All metrics in the text exposition format 0.0.4.
+    fn metrics(&self) -> Vec<u8>;
+
+    /// Takes stored responses out of every tier; durable before it returns. Runs to its end even if the caller hangs up.
+    ///
+    /// # Errors
+    /// A URL that names nothing which could be stored, or a tier that cannot purge now.
+    async fn purge(&self, request: Purge) -> Result<PurgeReport, PurgeFailure>;
+}
+
+/// Whether clients should be sent here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Yes.
+    Ready,
+    /// No, for this reason: starting, draining, a store that is still recovering.
+    NotReady(String),
+}
+
+/// What to purge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purge {
+    /// These absolute URLs, at least one.
+    Urls(Vec<String>),
+    /// Everything stored.
+    All,
+}
+
+/// What a purge did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PurgeReport {
+    /// Each URL as it was given, and whether anything was stored under it. `*` stands for everything.
+    pub results: Vec<(String, bool)>,
+}
+
+/// Why nothing, or not all, was purged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PurgeFailure {
+    /// Not a URL that anything could be stored under; nothing was purged.
+    #[error("`{url}` cannot be purged: {reason}")]
+    BadUrl {
+        /// The URL as given.
+        url: String,
+        /// What is wrong and how to write it.
+        reason: String,
+    },
+    /// The store cannot make a purge durable now; try again.
+    #[error("purging is not possible now: {0}")]
+    Unavailable(String),
+}
+
+/// Opens the listener; connections wait in the kernel's queue until [`Admin::serve`] runs. A unix socket gets mode 0600,
+/// and a socket file that nobody answers on is replaced.
+///
+/// # Errors
+/// The address is in use, is not a socket, or may not be opened.
+pub fn bind(settings: &Settings) -> Result<Admin, BindError> {
+    let socket = socket::Socket::bind(&settings.address)?;
+    Ok(Admin { socket, token: settings.token.clone() })
+}
+
+/// An open admin listener.
+#[derive(Debug)]
+pub struct Admin {
+    socket: socket::Socket,
+    token: Option<Secret>,
+}
+
+impl Admin {
+    /// The address in the form of the configuration, with the port that was in fact bound: `127.0.0.1:18090` or
+    /// `unix:/run/selvedge/admin.sock`.
+    pub fn address(&self) -> String {
+        self.socket.address()
+    }
+
+    /// Answers until `shutdown` turns true or its sender is gone, then lets requests under way end (for at most five
+    /// seconds) and removes its unix socket. Needs a tokio runtime.
+    ///
+    /// A drain comes before: keep serving while [`Backend::ready`] says `NotReady`, and turn `shutdown` true last.
+    pub async fn serve(self, backend: Arc<dyn Backend>, shutdown: watch::Receiver<bool>) {
+        serve::run(self.socket, self.token, backend, shutdown).await;
+    }
 }

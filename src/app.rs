@@ -1,1 +1,185 @@
-//! Filled in by a later commit.
+//! The composition root: `Config → parts → serve`. Start-up, reload and shutdown are here and nowhere else.
+
+mod operator;
+mod parts;
+mod signals;
+
+use crate::admin;
+use crate::cache::{self, Cache};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::proxy::Edge;
+use crate::proxy::access_log::AccessLog;
+use crate::proxy::listen::{self, Listeners};
+use operator::Operator;
+use parts::Parts;
+use signals::{Event, Events};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Exit status of a configuration that cannot be used (EX_USAGE).
+pub const EXIT_CONFIG: u8 = 64;
+/// Exit status when an address or directory is not to be had (EX_UNAVAILABLE).
+pub const EXIT_UNAVAILABLE: u8 = 69;
+
+/// Why serving could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration, with all its problems.
+    #[error("{0}")]
+    Config(#[from] crate::config::Problems),
+    /// What the configuration names does not fit together.
+    #[error("{0}")]
+    Parts(#[from] parts::PartsError),
+    /// A client listener.
+    #[error("{0}")]
+    Bind(#[from] listen::BindError),
+    /// The admin listener.
+    #[error("{0}")]
+    Admin(#[from] admin::BindError),
+    /// A storage tier.
+    #[error("{0}")]
+    Cache(#[from] cache::OpenError),
+    /// The access log.
+    #[error("{0}")]
+    AccessLog(#[from] crate::proxy::access_log::OpenError),
+    /// The operating system refuses threads or signals.
+    #[error("the runtime cannot start: {0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+/// Serves by the configuration file until SIGTERM or SIGINT, and returns the exit status: 0 after a drain, 64 for a bad
+/// configuration, 69 for what is not to be had.
+pub fn serve(config: PathBuf) -> ExitCode {
+    match Config::load(&config).map_err(StartError::from).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ (StartError::Config(_) | StartError::Parts(_))) => {
+            eprintln!("{error}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+        Err(error) => {
+            eprintln!("selvedge: {error}");
+            ExitCode::from(EXIT_UNAVAILABLE)
+        }
+    }
+}
+
+fn run(config: Config) -> Result<(), StartError> {
+    // A second install (an embedding program, a test) keeps the first: both are the same provider.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.runtime.threads)
+        .thread_name("selvedge")
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(serve_until_stopped(config));
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve_until_stopped(config: Config) -> Result<(), StartError> {
+    let metrics = Arc::new(Metrics::new());
+    let clock = Clock::system();
+    let grace = config.runtime.shutdown_grace;
+
+    let mut events = Events::new(&config.source)?;
+    let parts = Parts::build(&config, None, &clock, &metrics)?;
+    let listeners = Listeners::bind(&config.listen)?;
+    let admin = config.admin.as_ref().map(admin::bind).transpose()?;
+    let log = Arc::new(AccessLog::start(&config.access_log, &metrics)?);
+    let cache = config.cache.as_ref().map(|s| Cache::open(s, clock.clone(), &metrics)).transpose()?;
+
+    let edge = Edge::new(parts.plane(&config, &metrics)?, cache, Arc::clone(&log), clock.clone());
+    let operator = Arc::new(Operator::new(Arc::clone(&edge), Arc::clone(&metrics)));
+    let (stop, stopping) = watch::channel(false);
+    let (end, ending) = watch::channel(false);
+    announce(&listeners, admin.as_ref());
+    let app = edge.into_app(config.runtime.threads);
+    let serving = tokio::spawn(listen::serve(listeners, app, parts.tls_slot(), Arc::clone(&metrics), stopping));
+    let administering = admin.map(|admin| tokio::spawn(admin.serve(Arc::clone(&operator) as _, ending)));
+
+    let mut state = Running { config, parts, edge, metrics, clock, log };
+    loop {
+        match events.next().await {
+            Event::Reload(why) => state.reload(why),
+            Event::Stop(signal) => {
+                tracing::info!(signal, grace_seconds = grace.as_secs(), "draining");
+                break;
+            }
+        }
+    }
+    operator.drain();
+    let _ = stop.send(true);
+    tokio::select! {
+        _ = serving => tracing::info!("drained"),
+        () = tokio::time::sleep(grace) => tracing::warn!("requests were still under way when the grace period ended"),
+        signal = events.stop() => tracing::warn!(signal, "stopped at once"),
+    }
+    if let Some(cache) = cache {
+        cache.close().await;
+    }
+    let _ = end.send(true);
+    if let Some(task) = administering {
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), task).await;
+    }
+    state.log.close();
+    Ok(())
+}
+
+fn announce(listeners: &Listeners, admin: Option<&admin::Admin>) {
+    let list = |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+    tracing::info!(
+        http = %list(listeners.http_addrs()),
+        https = %list(listeners.https_addrs()),
+        admin = %admin.map(admin::Admin::address).unwrap_or_default(),
+        version = env!("CARGO_PKG_VERSION"),
+        "serving"
+    );
+}
+
+/// What a reload works on.
+struct Running {
+    config: Config,
+    parts: Parts,
+    edge: Arc<Edge>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    log: Arc<AccessLog>,
+}
+
+impl Running {
+    /// Applies the file as it is now, whole or not at all.
+    fn reload(&mut self, why: &'static str) {
+        if why == signals::HANGUP {
+            self.log.reopen();
+        }
+        let result = match self.try_reload() {
+            Ok(()) => {
+                tracing::info!(why, sites = self.config.sites.len(), "configuration applied");
+                "applied"
+            }
+            Err(error) => {
+                tracing::error!(why, "configuration refused; the one before stays in force\n{error}");
+                "refused"
+            }
+        };
+        self.metrics.reloads.with_label_values(&[result]).inc();
+    }
+
+    fn try_reload(&mut self) -> Result<(), StartError> {
+        let config = Config::load(Path::new(&self.config.source))?;
+        parts::same_process(&self.config, &config)?;
+        let parts = Parts::build(&config, Some(&self.parts), &self.clock, &self.metrics)?;
+        let plane = parts.plane(&config, &self.metrics)?;
+        // Nothing below can fail: from here on the new configuration is in force.
+        parts.activate(&self.parts);
+        self.edge.swap_plane(plane);
+        self.parts = parts;
+        self.config = config;
+        Ok(())
+    }
+}

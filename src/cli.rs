@@ -1,6 +1,251 @@
-//! The command line.
+//! The command line: what the arguments say, and which exit status each outcome has.
+
+mod check;
+mod logging;
+mod purge;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
-/// Runs the command that `args` name.
-pub fn run(_args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
-    ExitCode::SUCCESS
+
+/// How a command ended, after BSD's `sysexits.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what it was told to.
+    Ok,
+    /// The arguments or the configuration are wrong.
+    Usage,
+    /// A server that is needed does not answer.
+    Unavailable,
+    /// Anything else.
+    Internal,
 }
+
+impl Exit {
+    /// The process's exit status: 0, 64, 69 or 70.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Usage => 64,
+            Self::Unavailable => 69,
+            Self::Internal => 70,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Runs the command that `args` name, the program's own name first. Results go to standard output, everything else to
+/// standard error.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    dispatch(args, &mut std::io::stdout(), &mut std::io::stderr())
+}
+
+/// [`run`] with the two outputs given.
+fn dispatch(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            say(err, &error);
+            return Exit::Usage.into();
+        }
+        Err(help) => {
+            say(out, &help);
+            return Exit::Ok.into();
+        }
+    };
+    match cli.command {
+        Command::Serve(ConfigFile { config }) => {
+            logging::init();
+            crate::app::serve(config)
+        }
+        Command::Check(ConfigFile { config }) => check::run(&config, out, err).into(),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => {
+            logging::init();
+            crate::demo::run(args.into())
+        }
+        Command::Purge(args) => purge::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
+        Command::Cert(CertCommand { kind: CertKind::SelfSigned(args) }) => self_signed(&args, out, err).into(),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "selvedge", &mut script);
+            match out.write_all(&script) {
+                Ok(()) => Exit::Ok.into(),
+                Err(_) => Exit::Internal.into(),
+            }
+        }
+    }
+}
+
+/// Writes a text; an output that nobody reads any more is no reason to fail.
+fn say(stream: &mut dyn Write, text: &dyn std::fmt::Display) {
+    let _ = write!(stream, "{text}");
+}
+
+fn self_signed(args: &SelfSigned, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+    use crate::tls::self_signed::{Error, write};
+    match write(&args.out, &args.hosts) {
+        Ok(paths) => {
+            paths.iter().for_each(|path| say(out, &format_args!("{}\n", path.display())));
+            Exit::Ok
+        }
+        Err(error) => {
+            say(err, &format_args!("error: {error}\n"));
+            match error {
+                Error::NoHost | Error::Host(_) | Error::Occupied(_) => Exit::Usage,
+                _ => Exit::Internal,
+            }
+        }
+    }
+}
+
+/// A caching CDN edge proxy in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "selvedge", version, about, after_help = EXAMPLES, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  selvedge check --config edge.toml      name every problem of a configuration
+  selvedge serve --config edge.toml      serve in the foreground (SIGHUP reloads, SIGTERM drains)
+  selvedge purge https://www.example.com/style.css
+
+Exit status: 0 done; 64 wrong arguments or configuration; 69 a server does not answer; 70 other.
+SELVEDGE_LOG in the environment sets what is logged: debug, or info,selvedge::origin=debug.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve in the foreground
+    ///
+    /// Logs go to standard error. SIGHUP reads the configuration again, all of it or nothing; SIGTERM and SIGINT let
+    /// the requests under way end and then exit 0. A bad configuration exits 64 with every problem named.
+    #[command(after_help = "Example:\n  selvedge serve --config /etc/selvedge/edge.toml")]
+    Serve(ConfigFile),
+
+    /// Check a configuration and exit
+    ///
+    /// Prints a summary and exits 0, or names every problem with line, column and remedy on standard error and exits 64.
+    #[command(after_help = "Example:\n  selvedge check --config edge.toml && systemctl reload selvedge")]
+    Check(ConfigFile),
+
+    /// Serve a sample site from a private bucket, to see it work
+    ///
+    /// Starts an S3-style server that accepts only signed requests, and an edge before it with a self-signed
+    /// certificate, and prints commands to paste.
+    #[cfg(feature = "demo")]
+    #[command(after_help = "Example:\n  selvedge demo --http-port 0 --https-port 0 --admin-port 0 --origin-port 0")]
+    Demo(Demo),
+
+    /// Remove stored responses from a running server's cache
+    ///
+    /// Asks the admin listener; when it returns, the purge is done and survives a restart.
+    #[command(after_help = "\
+Examples:
+  selvedge purge https://www.example.com/style.css https://www.example.com/
+  selvedge purge --config /etc/selvedge/edge.toml --all
+  selvedge purge --admin 10.0.0.5:9090 --token-env ADMIN_TOKEN https://www.example.com/
+  selvedge purge --admin unix:/run/selvedge/admin.sock --all")]
+    Purge(purge::Purge),
+
+    /// Make certificates
+    Cert(CertCommand),
+
+    /// Print a completion script for a shell
+    #[command(after_help = "\
+Examples:
+  selvedge completions bash > /etc/bash_completion.d/selvedge
+  selvedge completions zsh > ~/.zfunc/_selvedge
+  selvedge completions fish > ~/.config/fish/completions/selvedge.fish")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file; relative paths in it start at its folder
+    #[arg(short, long, value_name = "FILE", env = "SELVEDGE_CONFIG", value_hint = ValueHint::FilePath)]
+    config: PathBuf,
+}
+
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+struct Demo {
+    /// Port for HTTP; 0 takes any that is free
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    http_port: u16,
+    /// Port for HTTPS; 0 takes any that is free
+    #[arg(long, value_name = "PORT", default_value_t = 8443)]
+    https_port: u16,
+    /// Port for health, metrics and purge; 0 takes any that is free
+    #[arg(long, value_name = "PORT", default_value_t = 9090)]
+    admin_port: u16,
+    /// Port for the S3-style server; 0 takes any that is free
+    #[arg(long, value_name = "PORT", default_value_t = 9100)]
+    origin_port: u16,
+    /// Folder for the bucket, the certificate and the cache, kept between runs [default: selvedge-demo in the user's
+    /// cache folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    dir: Option<PathBuf>,
+}
+
+#[cfg(feature = "demo")]
+impl From<Demo> for crate::demo::Options {
+    fn from(args: Demo) -> Self {
+        let Demo { http_port, https_port, admin_port, origin_port, dir } = args;
+        let dir = dir.unwrap_or_else(|| demo_dir(&|name| std::env::var_os(name)));
+        Self { http_port, https_port, admin_port, origin_port, dir }
+    }
+}
+
+/// In the user's cache folder by the XDG base directory specification, which has relative paths ignored; without one,
+/// in the working directory.
+#[cfg(feature = "demo")]
+fn demo_dir(env: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
+    let folder = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    cache.unwrap_or_else(|| PathBuf::from(".")).join("selvedge-demo")
+}
+
+#[derive(Debug, Args)]
+struct CertCommand {
+    #[command(subcommand)]
+    kind: CertKind,
+}
+
+#[derive(Debug, Subcommand)]
+enum CertKind {
+    /// Write a self-signed certificate and its key for each host
+    ///
+    /// The files are <HOST>.crt and <HOST>.key, as [tls] certificates looks for them. Prints their paths.
+    #[command(after_help = "\
+Examples:
+  selvedge cert self-signed --out certs localhost
+  selvedge cert self-signed --out certs www.example.com '*.example.org' 192.0.2.1")]
+    SelfSigned(SelfSigned),
+}
+
+#[derive(Debug, Args)]
+struct SelfSigned {
+    /// Folder to write to, created if missing
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    out: PathBuf,
+    /// Host names, *.names or IP addresses
+    #[arg(value_name = "HOST", required = true)]
+    hosts: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests;

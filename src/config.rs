@@ -1,11 +1,26 @@
 //! From TOML and environment to [`Config`]: strict, every problem at once, each with line, column and remedy.
+//!
+//! Two steps: the text becomes a tree whose keys and values know their place, then hand-written readers take it apart
+//! table by table. An unknown key, a wrong type, a value out of range or a name that leads nowhere is written down and
+//! reading goes on. `config/selvedge.toml` shows every key.
+
+mod origins;
+mod problem;
+mod reader;
+mod server;
+mod sites;
+
+pub use problem::{Position, Problem, Problems};
 
 use crate::route::{HostPattern, PathPattern};
 use crate::{admin, cache, origin, proxy, tls};
+use reader::{Document, Table};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use toml::de::DeTable;
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug)]
@@ -64,3 +79,153 @@ pub struct Route {
     /// Largest request body in bytes; `None`: no limit.
     pub max_request_body: Option<u64>,
 }
+
+impl Config {
+    /// Reads a file, with the process's environment for credentials.
+    ///
+    /// # Errors
+    /// The file cannot be read, or anything in it is wrong.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        Self::parse(&text_of(path)?, path, &process_environment)
+    }
+
+    /// Reads a text. `path` names it in messages and its folder is where relative paths start; `env` looks environment
+    /// variables up. Files that hold credentials (`{ file = "…" }`) are read; nothing else is opened.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
+        read(text, path, env, |_| true, |root| whole(root, path))
+    }
+}
+
+/// Reads `[admin]` and the admin address of `[listen]` alone, for a command that talks to a running server and has no
+/// need of the origins' credentials. `None`: there is no admin listener.
+///
+/// # Errors
+/// The file cannot be read, is not TOML, or these parts of it are wrong.
+pub fn load_admin(path: &Path) -> Result<Option<admin::Settings>, Problems> {
+    let concerned = |key: &str| ["", "listen", "listen.admin", "admin"].contains(&key) || key.starts_with("admin.");
+    read(&text_of(path)?, path, &process_environment, concerned, |root| {
+        let listeners = root.section("listen", server::listen);
+        Some(server::admin(root, listeners.and_then(|l| l.admin)))
+    })
+}
+
+/// Reads the whole file; `None` only after a problem was written down.
+fn whole(root: &Table<'_>, path: &Path) -> Option<Config> {
+    let runtime = root.section("runtime", server::runtime).unwrap_or_default();
+    let listen_value = root.get("listen");
+    if listen_value.is_none() {
+        root.absence("there is no address to listen on", "add `[listen]` with `http = [\"0.0.0.0:80\"]`");
+    }
+    let listeners = listen_value.and_then(|v| v.table(server::listen));
+    let (listen, https, admin) = match listeners {
+        Some(server::Listeners { settings, https, admin }) => (Some(settings), https, admin),
+        None => (None, None, None),
+    };
+    let admin = server::admin(root, admin);
+    let tls = server::tls(root, https.as_ref());
+    let cache = server::cache(root);
+    let access_log = root.section("access_log", server::access_log).unwrap_or_else(server::default_access_log);
+    let declared = origins::origins(root);
+    let names: Vec<&str> = declared.iter().map(|(name, _)| *name).collect();
+    let sites = sites::sites(root, &names, https.is_some());
+    let origins = declared.into_iter().filter_map(|(name, origin)| Some((Arc::from(name), origin?))).collect();
+    Some(Config { source: path.to_owned(), runtime, listen: listen?, admin, tls, cache, access_log, origins, sites })
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { threads, shutdown_grace: Duration::from_secs(30) }
+    }
+}
+
+/// Parses the TOML and has `take` read it; problems with keys that are not `concerned` are left out.
+fn read<T>(
+    text: &str,
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    concerned: impl Fn(&str) -> bool,
+    take: impl FnOnce(&Table<'_>) -> Option<T>,
+) -> Result<T, Problems> {
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    let base = path.parent().unwrap_or(Path::new(""));
+    let incomplete = Cell::new(!errors.is_empty());
+    let document = Document { text, base, env, problems: RefCell::default(), incomplete };
+    let mut broken_lines: Vec<usize> = Vec::new();
+    for error in &errors {
+        let offset = error.span().map_or(text.len(), |span| span.start);
+        let line = document.position(offset).line;
+        // One slip often gives several errors; the first of a line is the one to act on.
+        if !broken_lines.contains(&line) {
+            broken_lines.push(line);
+            let (message, remedy) = syntax_error(error.message(), text.get(offset..).unwrap_or_default());
+            document.problem(offset, "", message, remedy);
+        }
+    }
+    let value = Table::read(&document, String::new(), 0..0, tree.get_ref(), take);
+    let mut problems = document.problems.take();
+    problems.retain(|p| {
+        let on_broken_line = p.position.is_some_and(|position| broken_lines.contains(&position.line));
+        concerned(&p.key) && (p.key.is_empty() || !on_broken_line)
+    });
+    problems.sort_by_key(|p| p.position);
+    match value {
+        Some(value) if problems.is_empty() => Ok(value),
+        _ if problems.is_empty() => Err(whole_file(path, "it could not be understood", "compare it with the sample")),
+        _ => Err(Problems { file: path.to_owned(), problems }),
+    }
+}
+
+/// The parser's words without the list of single characters it would have taken next, and what to do. `rest` is the
+/// text from there on.
+fn syntax_error(message: &str, rest: &str) -> (String, &'static str) {
+    let (what, expected) = message.split_once(", expected ").unwrap_or((message, ""));
+    if what.contains("must be quoted") && rest.trim_start_matches([' ', '\t']).starts_with(['\r', '\n', '#']) {
+        return ("not TOML: a value is missing".to_owned(), "write a value after the `=`, or remove the line");
+    }
+    let message = if expected.is_empty() || expected.contains(',') || expected == "literal string" {
+        format!("not TOML: {what}")
+    } else {
+        format!("not TOML: {what}, expected {expected}")
+    };
+    let remedy = if what.contains("duplicate key") {
+        "keep one of the two"
+    } else if what.contains("escape") {
+        "write \\\\ for a backslash, or put the text between single quotes"
+    } else if what.contains("must be quoted") {
+        "put a text, a size or a duration between double quotes, as in \"256 MiB\""
+    } else if what.contains("string") {
+        "end the text with the quote it begins with, on the same line"
+    } else {
+        "write `key = value`, one to a line, and tables as `[name]`"
+    };
+    (message, remedy)
+}
+
+fn text_of(path: &Path) -> Result<String, Problems> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        whole_file(path, &format!("cannot be read: {error}"), "check the path and the permissions of the file")
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..valid].iter().filter(|b| **b == b'\n').count() + 1;
+        whole_file(path, &format!("is not UTF-8 (line {line})"), "save it with the UTF-8 encoding")
+    })
+}
+
+fn whole_file(path: &Path, message: &str, remedy: &str) -> Problems {
+    let problem =
+        Problem { position: None, key: String::new(), message: message.to_owned(), remedy: remedy.to_owned() };
+    Problems { file: path.to_owned(), problems: vec![problem] }
+}
+
+fn process_environment(name: &str) -> Option<String> {
+    // A name with `=` or NUL in it is none that can be set, and `var` takes it for one that is not.
+    std::env::var(name).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,419 @@
-//! The HTTP plane: the life of a request.
+//! The HTTP plane: the life of a request, readable top to bottom.
+//!
+//! [`Phases`] is what pingora's proxy core calls, in the order of the methods below; each phase is short and calls one
+//! named function. Decisions are pure functions of other modules: `guard` parses, `route` routes, `cache::policy`
+//! decides on storing and reuse, `origin` chooses and signs, `failure` turns causes into answers, `report` writes the
+//! one access event.
 
 pub mod access_log;
+mod context;
+mod edge;
+mod failure;
+mod forward;
+mod guard;
 pub mod listen;
+mod plane;
+mod report;
+mod respond;
+mod s3;
+
+pub use context::{RequestContext, Scheme, Target};
+pub use edge::Edge;
+pub use plane::{Plane, RouteRule, SiteHandles};
+
+use crate::cache::{self, policy};
+use crate::field::cache_status::Forward;
+use crate::origin::{Kind, Outcome, PickError};
+use async_trait::async_trait;
+use bytes::Bytes;
+use context::Server;
+use failure::Failure;
+use http::{HeaderValue, StatusCode};
+use pingora::cache::key::HashBinary;
+use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, NoCacheReason, RespCacheable};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use respond::Answer;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Servers of one origin that a request tries before it fails.
+const MAX_SERVERS_TRIED: usize = 3;
+/// Upper bound on all passes of the core through the origin phases: servers tried and objects of a bucket asked for.
+const MAX_PASSES: usize = 8;
+/// A client that takes no byte of its response for this long is gone.
+const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The phases of a request, as pingora's proxy core calls them.
+pub struct Phases(Arc<Edge>);
+
+#[async_trait]
+impl ProxyHttp for Phases {
+    type CTX = RequestContext;
+
+    fn new_ctx(&self) -> Self::CTX {
+        let edge = &self.0;
+        RequestContext::new(Arc::clone(edge.plane.load().unrouted()), edge.ids.next(), edge.clock.now())
+    }
+
+    fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {
+        // None: each one costs every request.
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, _: &mut Self::CTX) -> Result<()> {
+        // Off, the core drops a pipelined request and closes (RFC 9112 section 9.3.2 has it answered in order).
+        session.set_pipelining_enabled(true);
+        session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
+        Ok(())
+    }
+
+    /// Guard, route, access.
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
+        let answer = match self.0.guard_and_route(session, ctx) {
+            Ok(rule) => edge::admit(session, ctx, &rule).err(),
+            Err(answer) => Some(answer),
+        };
+        match answer {
+            None => Ok(false),
+            Some(answer) => {
+                if matches!(answer, Answer::Refused(_)) {
+                    // What follows on a connection whose request has no single reading has none either.
+                    session.set_keepalive(None);
+                }
+                respond::write(session, ctx, &answer).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Request policy (RFC 9111 section 4): whether the cache takes part at all.
+    fn request_cache_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<()> {
+        let (Some(cache), Some(rule)) = (self.0.cache, ctx.rule.as_ref()) else { return Ok(()) };
+        let own_body = !session.as_downstream_mut().is_body_empty();
+        let request = session.req_header();
+        // A body on GET has no meaning (RFC 9110 section 9.3.1); waiting for it must not hold up those who wait for us.
+        if !rule.cache || own_body || session.is_upgrade_req() {
+            ctx.forward = Some(Forward::Bypass);
+            return Ok(());
+        }
+        match policy::admits_request(request) {
+            policy::RequestVerdict::Lookup(demand) => {
+                ctx.demand = demand;
+                session.cache.enable(cache, None, None, Some(cache.lock()), None);
+            }
+            policy::RequestVerdict::Bypass(reason) => ctx.forward = Some(reason.forward()),
+        }
+        Ok(())
+    }
+
+    fn cache_key_callback(&self, _: &Session, ctx: &mut Self::CTX) -> Result<CacheKey> {
+        let (Some(rule), Some(target), Some(cache)) = (&ctx.rule, &ctx.target, self.0.cache) else {
+            return Error::e_explain(ErrorType::InternalError, "a request reached the cache unrouted");
+        };
+        let mut key = edge::cache_key(rule, target);
+        // What the origin answers to this request is older than any purge from now on.
+        cache.stamp(&mut key);
+        Ok(key)
+    }
+
+    /// The variant that the stored response's `Vary` selects (RFC 9111 section 4.1).
+    fn cache_vary_filter(&self, meta: &CacheMeta, ctx: &mut Self::CTX, request: &RequestHeader) -> Option<HashBinary> {
+        let variance = policy::variance(meta.headers(), &request.headers);
+        ctx.varied |= variance.is_some();
+        variance
+    }
+
+    fn cache_miss(&self, session: &mut Session, ctx: &mut Self::CTX) {
+        ctx.forward = Some(if ctx.varied { Forward::VaryMiss } else { Forward::UriMiss });
+        session.cache.cache_miss();
+    }
+
+    /// Request directives on a stored response (RFC 9111 section 5.2.1).
+    async fn cache_hit_filter(
+        &self,
+        _: &mut Session,
+        meta: &CacheMeta,
+        hit: &mut HitHandler,
+        is_fresh: bool,
+        ctx: &mut Self::CTX,
+    ) -> Result<Option<ForcedFreshness>> {
+        ctx.tier = Some(cache::tier_of(hit));
+        let verdict = policy::on_hit(meta, &ctx.demand, self.0.clock.now());
+        ctx.forward = match verdict {
+            policy::HitVerdict::Use => None,
+            policy::HitVerdict::Stale => Some(Forward::Stale),
+            policy::HitVerdict::Refused => Some(Forward::Request),
+        };
+        Ok(match verdict {
+            // Stale, and the client said how much of that it puts up with.
+            policy::HitVerdict::Use => (!is_fresh).then_some(ForcedFreshness::ForceFresh),
+            policy::HitVerdict::Stale => None,
+            policy::HitVerdict::Refused => Some(ForcedFreshness::ForceExpired),
+        })
+    }
+
+    /// `only-if-cached` (RFC 9111 section 5.2.1.7): 504 rather than a request to the origin.
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
+        if ctx.demand.only_if_cached {
+            respond::write(session, ctx, &Answer::NotStored).await?;
+        }
+        Ok(!ctx.demand.only_if_cached)
+    }
+
+    /// Origin choice.
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
+        let Some(rule) = &ctx.rule else { return Error::e_explain(ErrorType::InternalError, "no route") };
+        match rule.origin.pick(&ctx.tried).await {
+            Ok(mut picked) => {
+                if session.is_upgrade_req() {
+                    // An HTTP/1.1 upgrade has no equivalent on a pooled HTTP/2 connection.
+                    picked.http1_only();
+                }
+                ctx.server = Some(Server { id: picked.server, address: picked.address });
+                ctx.asked = Some(Instant::now());
+                Ok(Box::new(picked.peer))
+            }
+            Err(error) => {
+                rule.origin.count_error(error.as_str());
+                // Where servers were tried, the last one's failure says more than that there are no others.
+                ctx.failure = ctx.failure.or(Some(match error {
+                    PickError::Unresolved(_) => Failure::Dns,
+                    PickError::Exhausted => Failure::Unavailable,
+                }));
+                let mut error = Error::because(ErrorType::ConnectError, "choosing a server", error);
+                error.set_retry(false);
+                Err(error.into_up())
+            }
+        }
+    }
+
+    /// The request as the origin gets it; signing is last.
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream: &mut RequestHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        let Some(rule) = ctx.rule.clone() else { return Ok(()) };
+        ctx.asked = Some(Instant::now());
+        match rule.origin.kind() {
+            Kind::S3(bucket) => s3::prepare(bucket, upstream, ctx, self.0.clock.now()),
+            Kind::Http(origin) => {
+                let client = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip());
+                let (stored, node) = (session.cache.enabled(), self.0.ids.node());
+                forward::request_to_origin(upstream, session.req_header(), ctx, client, origin.host(), node, stored)
+            }
+        }
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        ctx.request_bytes += body.as_ref().map_or(0, |b| b.len() as u64);
+        match ctx.rule.as_ref().and_then(|rule| rule.max_request_body) {
+            Some(limit) if ctx.request_bytes > limit => {
+                Error::e_explain(ErrorType::HTTPStatus(413), "the request body is too large").map_err(|e| e.into_down())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Before the cache sees the response: per-connection fields off, a bucket's answer turned into a site's.
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        let Some(rule) = ctx.rule.clone() else { return Ok(()) };
+        if let (Some(server), Some(asked)) = (ctx.server, ctx.asked) {
+            let took = asked.elapsed();
+            ctx.origin_time = Some(took);
+            rule.origin.observe_head(took.as_secs_f64());
+            rule.origin.report(server.id, Outcome::Success);
+        }
+        forward::response_from_origin(response);
+        if response.status == StatusCode::NOT_MODIFIED && session.cache.maybe_cache_meta().is_some() {
+            ctx.confirmation = Some(response.headers.clone());
+        }
+        match rule.origin.kind() {
+            Kind::S3(bucket) => s3::judge(bucket, response, ctx),
+            Kind::Http(_) => Ok(()),
+        }
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Self::CTX,
+    ) -> Result<Option<Duration>> {
+        if ctx.replaced {
+            // The whole page goes out in place of the first piece; what follows of the origin's is swallowed.
+            *body = ctx.replacement.take().or_else(|| (!end).then(Bytes::new));
+        }
+        Ok(None)
+    }
+
+    /// Response policy (RFC 9111 section 3): whether it may be stored, and how long it stays fresh.
+    fn response_cache_filter(
+        &self,
+        session: &Session,
+        response: &ResponseHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<RespCacheable> {
+        if ctx.replaced {
+            return Ok(RespCacheable::Uncacheable(NoCacheReason::Custom("replaced")));
+        }
+        let limits = policy::ResponseRules { max_object: self.0.cache.map_or(0, |c| c.max_object()) };
+        let (request, now) = (session.req_header(), self.0.clock.now());
+        let admitted = match (ctx.confirmation.take(), session.cache.maybe_cache_meta()) {
+            // The core merges five fields of a 304; RFC 9111 section 4.3.4 wants all.
+            (Some(fields), Some(meta)) => {
+                let mut merged = meta.response_header_copy();
+                policy::merge_validation(&mut merged, &fields, now);
+                policy::admits_response(request, &merged, now, &limits)
+            }
+            _ => policy::admits_response(request, response, now, &limits),
+        };
+        match admitted {
+            Ok(stored) => Ok(RespCacheable::Cacheable(stored.meta)),
+            Err(reason) => {
+                tracing::debug!(request_id = %ctx.request_id, reason = reason.as_str(), "not stored");
+                Ok(RespCacheable::Uncacheable(NoCacheReason::OriginNotCache))
+            }
+        }
+    }
+
+    /// The last fields, on every response that came from an origin or the cache.
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        let (status, outcome) = report::cache_status(session, response, ctx, self.0.clock.now());
+        ctx.outcome = outcome;
+        if session.cache.upstream_used()
+            && let Some(meta) = session.cache.maybe_cache_meta()
+        {
+            // What comes through the cache from an origin that is a cache itself is as old as that said. On hits the
+            // core has set the field.
+            let age = policy::current_age(meta, self.0.clock.now()).as_secs();
+            if age > 0 {
+                response.insert_header(http::header::AGE, age)?;
+            }
+        }
+        if let Ok(value) = HeaderValue::try_from(status.to_string()) {
+            response.append_header("cache-status", value)?;
+        }
+        response.append_header(http::header::VIA, forward::via(response.version))?;
+        Ok(())
+    }
+
+    /// Stale answers where a directive or RFC 5861 allows them; `error` is none while another request revalidates.
+    fn should_serve_stale(&self, session: &mut Session, _: &mut Self::CTX, error: Option<&Error>) -> bool {
+        let cause = match error {
+            None => policy::StaleCause::Updating,
+            Some(error) if *error.esource() == ErrorSource::Upstream => policy::StaleCause::Error,
+            Some(_) => return false,
+        };
+        session.cache.maybe_cache_meta().is_some_and(|meta| policy::may_serve_stale(meta, self.0.clock.now(), cause))
+    }
+
+    /// A request that was never sent may go to another server.
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Self::CTX, mut error: Box<Error>) -> Box<Error> {
+        note_origin_failure(ctx, failure::classify(&error));
+        error.set_retry(ctx.tried.len() < MAX_SERVERS_TRIED);
+        error
+    }
+
+    /// A request that was sent goes out once more only when a pooled connection had died unseen and the method is
+    /// idempotent with its body still at hand (RFC 9110 section 9.2.2), or when a bucket is asked for another object.
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Self::CTX,
+        reused: bool,
+    ) -> Box<Error> {
+        if s3::asks_again(&error) {
+            return error;
+        }
+        let mut error = error.more_context(format!("origin server {}", peer._address));
+        let repeatable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
+        if repeatable {
+            error.retry.decide_reuse(reused);
+        } else {
+            error.set_retry(false);
+        }
+        let failure = failure::classify(&error);
+        if failure.is_origins() && !error.retry() && *error.esource() == ErrorSource::Upstream {
+            note_origin_failure(ctx, failure);
+        }
+        error
+    }
+
+    /// Error answers.
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Self::CTX) -> FailToProxy {
+        let failure = ctx.failure.filter(|f| f.is_origins()).unwrap_or_else(|| failure::classify(error));
+        ctx.failure = Some(failure);
+        let answer = ctx.answer.take().unwrap_or(Answer::Failed(failure));
+        let status = answer.status();
+        if status.is_some() && session.response_written().is_none() {
+            // A request whose body may be half read leaves the connection unusable.
+            session.set_keepalive(None);
+            if let Err(error) = respond::write(session, ctx, &answer).await {
+                tracing::debug!(%error, request_id = %ctx.request_id, "the client left before its error answer");
+            }
+        }
+        FailToProxy { error_code: status.map_or(0, |s| s.as_u16()), can_reuse_downstream: false }
+    }
+
+    /// One access event, whatever happened.
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Self::CTX) {
+        report::finish(&self.0, session, error, ctx);
+    }
+
+    fn request_summary(&self, session: &Session, ctx: &Self::CTX) -> String {
+        format!("request {} {}", ctx.request_id, session.as_ref().request_summary())
+    }
+
+    /// The access event carries the error; a second line for each failed request would only flood the log.
+    fn suppress_error_log(&self, _: &Session, ctx: &Self::CTX, _: &Error) -> bool {
+        self.0.log.enabled() && ctx.failure != Some(Failure::Internal)
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Self::CTX,
+        error: &Error,
+        _: pingora::proxy::ProxyWarnLogContext,
+    ) -> bool {
+        s3::asks_again(error)
+    }
+}
+
+/// Counts a failed attempt against its server and remembers it.
+fn note_origin_failure(ctx: &mut RequestContext, failure: Failure) {
+    ctx.failure = Some(failure);
+    let (Some(rule), Some(server)) = (&ctx.rule, ctx.server) else { return };
+    rule.origin.report(server.id, Outcome::Failure);
+    rule.origin.count_error(failure.as_str());
+    ctx.tried.push(server.id);
+}

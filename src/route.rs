@@ -3,9 +3,18 @@
 //! Precedence follows nginx: exact host, longest leading wildcard, longest trailing wildcard, first regex; then the
 //! longest path prefix, unless a path regex matches.
 
+mod path;
+mod pattern;
+mod table;
+
+pub use pattern::{HostPatternError, PathPatternError};
+pub use table::{BuildProblem, Match, RouteTable};
+
 use std::sync::Arc;
 
 /// How one `hosts` entry matches: `a.b`, `*.b`, `a.*`, `~regex`, or `*` for every host.
+///
+/// [`FromStr`](std::str::FromStr) reads these forms and `Display` writes them back.
 #[derive(Clone, Debug)]
 pub enum HostPattern {
     /// The host itself.
@@ -20,7 +29,10 @@ pub enum HostPattern {
     Any,
 }
 
-/// How a route's `path` matches.
+/// How a route's `path` matches: `/prefix`, `~regex`, or `~*regex` for a regex that ignores case.
+///
+/// [`FromStr`](std::str::FromStr) reads these forms; `Display` writes them back (`~*regex` as `~(?i)regex`, which
+/// means the same).
 #[derive(Clone, Debug)]
 pub enum PathPattern {
     /// The path starts with this text (not segment-aware, as nginx-proxy's is not).

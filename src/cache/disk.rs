@@ -1,6 +1,32 @@
-//! The disk tier: a log-structured segment store.
+//! The disk tier: a log-structured segment store. `FORMAT.md` in its folder describes the bytes.
+//!
+//! One thread writes, in large appends at the end of the log; reads come from the page cache where they can and from
+//! the blocking pool where they must; no lock is held across I/O. An error of the tier is a miss and a metric.
 
+mod evict;
+mod flush;
+mod format;
+mod index;
+mod purge_log;
+mod read;
+mod recovery;
+mod store;
+mod writer;
+
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use crate::metrics::TierMetrics;
+use format::{PurgeRecord, PurgeScope, head_id, primary_hash};
+use store::{Stop, Store};
+
+pub use read::Object;
+pub use writer::{PartialReader, Writer};
 
 /// What the disk tier is set up from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,3 +43,275 @@ impl Settings {
     /// 16 MiB: large enough for sequential writes, small enough that evicting one is a small loss.
     pub const DEFAULT_SEGMENT_SIZE: u64 = 16 << 20;
 }
+
+/// A hash that stands for what was hashed.
+pub type Hash128 = [u8; 16];
+
+/// The identity of one stored response: the primary hash groups all Vary variants of one cache key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Key {
+    /// Of the cache key without Vary.
+    pub primary: Hash128,
+    /// Of the request fields that Vary names; `None` if the response has no Vary.
+    pub variant: Option<Hash128>,
+}
+
+/// Why a directory cannot be used. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process, or another tier of this one, uses it.
+    #[error("{path}: another process uses this cache directory")]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It holds something that the tier did not write.
+    #[error(
+        "{path} holds `{name}`, which is not part of a selvedge cache; use a directory of its own or empty this one"
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// The first such file.
+        name: String,
+    },
+    /// Another version of selvedge wrote it.
+    #[error(
+        "{path} has cache format {found} and this version reads format {expected}; empty it or use another directory"
+    )]
+    Version {
+        /// The directory.
+        path: PathBuf,
+        /// In the superblock.
+        found: u32,
+        /// Of this code.
+        expected: u32,
+    },
+    /// Neither copy of the superblock is valid.
+    #[error("{path}/superblock is damaged or not of a selvedge cache; empty the directory to start anew")]
+    Damaged {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The segment size cannot be changed under a store.
+    #[error("{path} was made with segments of {stored} bytes, not {wanted}; keep the size or empty the directory")]
+    SegmentSize {
+        /// The directory.
+        path: PathBuf,
+        /// As stored.
+        stored: u64,
+        /// As set.
+        wanted: u64,
+    },
+    /// The sizes make no store.
+    #[error(
+        "a disk cache of {capacity} bytes in segments of {segment_size} is impossible: 4 to 1048575 segments, each a power of two from 1 MiB to 1 GiB"
+    )]
+    Sizes {
+        /// As set.
+        capacity: u64,
+        /// As set.
+        segment_size: u64,
+    },
+    /// The file system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Why bytes could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The disk failed, or its file is too short.
+    #[error("reading failed: {0}")]
+    Io(io::ErrorKind),
+    /// The bytes are not those that were written.
+    #[error("checksum mismatch")]
+    Checksum,
+    /// Evicted since the look-up.
+    #[error("evicted while it was being read")]
+    Gone,
+    /// The write that was being followed did not end well.
+    #[error("the write was aborted")]
+    Aborted,
+}
+
+impl ReadError {
+    /// The metric's label.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Checksum => "checksum",
+            Self::Io(_) | Self::Gone | Self::Aborted => "read",
+        }
+    }
+}
+
+/// Why an object is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// A write failed before; reads go on.
+    #[error("the disk tier is out of service")]
+    OutOfService,
+    /// The disk does not keep up.
+    #[error("the disk does not keep up")]
+    Busy,
+    /// Metadata above 256 KiB (less with small segments) or a body above half the capacity.
+    #[error("too large for the disk tier")]
+    TooLarge,
+    /// Purged while it was being written.
+    #[error("purged while it was being written")]
+    Purged,
+    /// Its beginning was evicted before its end was written.
+    #[error("evicted while it was being written")]
+    Evicted,
+    /// The tier was closed.
+    #[error("the disk tier is closed")]
+    Closed,
+}
+
+/// Why a purge may not outlast a restart. What it names is not served by this process in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PurgeError {
+    /// The log could not be written; it is tried again with the next purge.
+    #[error("the purge log could not be written: {0}")]
+    Io(io::ErrorKind),
+    /// The tier was closed.
+    #[error("the disk tier is closed")]
+    Closed,
+}
+
+/// What the tier holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes of indexed records, framing included.
+    pub bytes: u64,
+    /// Objects.
+    pub objects: u64,
+    /// Bytes of all segments.
+    pub capacity: u64,
+    /// Number of segments.
+    pub segments: u32,
+}
+
+/// The tier. Dropping it writes what waits and ends its threads; [`DiskTier::close`] also seals, for a quicker start.
+pub struct DiskTier {
+    store: Arc<Store>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Unlocks the directory when the threads have ended.
+    _lock: File,
+}
+
+impl DiskTier {
+    /// Locks the directory, recovers what is in it and starts the tier's threads. Blocks.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; a directory of another version or with foreign files is never changed.
+    pub fn open(settings: &Settings, metrics: TierMetrics) -> Result<Arc<Self>, OpenError> {
+        let opened = recovery::open(settings)?;
+        let io = |source| OpenError::Io { path: settings.path.clone(), source };
+        let store = Arc::new(Store::new(opened.found, metrics));
+        let (flush_store, purge_store) = (Arc::clone(&store), Arc::clone(&store));
+        let tier = Self { store, threads: Mutex::default(), _lock: opened.lock };
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let writes = thread("disk-writes").spawn(move || flush::run(&flush_store)).map_err(io)?;
+        tier.threads.lock().push(writes);
+        let (log, requests) = (opened.log, opened.requests);
+        let purges = thread("disk-purges").spawn(move || purge_log::run(&purge_store, log, &requests)).map_err(io)?;
+        tier.threads.lock().push(purges);
+        let stats = tier.stats();
+        tier.store.metrics.capacity.set(stats.capacity as i64);
+        tier.store.publish();
+        tracing::info!(path = %settings.path.display(), objects = stats.objects, bytes = stats.bytes, "disk tier open");
+        Ok(Arc::new(tier))
+    }
+
+    /// The stored object; `None` if there is none or it cannot be read, which is counted as an error.
+    pub async fn get(&self, key: &Key) -> Option<Object> {
+        self.store.get(key).await
+    }
+
+    /// Whether the index names the object; nothing is read.
+    pub fn contains(&self, key: &Key) -> bool {
+        let id = head_id(key, self.store.geometry.seed);
+        self.store.index.shard(id.a).get(id).is_some()
+    }
+
+    /// Begins to store an object. `None` while the tier is out of service or far behind; what is stored under the key
+    /// is then out of date and dropped.
+    pub fn writer(self: &Arc<Self>, key: Key) -> Option<Writer> {
+        if self.store.is_relaxed() {
+            return Some(Writer::new(&self.store, key));
+        }
+        self.store.drop_object(&key);
+        None
+    }
+
+    /// Replaces the metadata of a stored object and keeps its body; false if the object is gone or the write failed.
+    pub async fn update_meta(&self, key: &Key, meta: &[u8]) -> bool {
+        self.store.update_meta(key, meta).await.unwrap_or(false)
+    }
+
+    /// Takes back all variants of a cache key and every write under way for it; durable when it returns. True if
+    /// anything was there.
+    ///
+    /// # Errors
+    /// The objects are gone from this process, but a restart might bring them back.
+    pub async fn purge(&self, primary: &Hash128) -> Result<bool, PurgeError> {
+        let a = primary_hash(primary, self.store.geometry.seed);
+        let (gone, seq) = {
+            let mut shard = self.store.index.shard(a);
+            // Under the lock, so that no record of a later write has a lower sequence.
+            (shard.purge(a), self.store.next_seq())
+        };
+        self.store.purge_log.append(PurgeRecord { scope: PurgeScope::Key(*primary), seq }).await?;
+        Ok(gone > 0)
+    }
+
+    /// Takes back everything; durable when it returns.
+    ///
+    /// # Errors
+    /// As [`DiskTier::purge`].
+    pub async fn purge_all(&self) -> Result<(), PurgeError> {
+        let seq = self.store.index.clear(|| self.store.next_seq());
+        self.store.purge_log.append(PurgeRecord { scope: PurgeScope::All, seq }).await
+    }
+
+    /// What the tier holds now.
+    pub fn stats(&self) -> Stats {
+        let (objects, bytes) = self.store.index.totals();
+        let geometry = &self.store.geometry;
+        let segments = geometry.segments;
+        Stats { bytes, objects, capacity: geometry.start(segments), segments }
+    }
+
+    /// Writes what waits, seals the open segment and waits for the disk. Afterwards nothing more is stored or purged.
+    pub async fn close(&self) {
+        let threads = self.stop(Stop::Seal);
+        let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
+        if tokio::task::spawn_blocking(join).await.is_err() {
+            tracing::warn!("the disk tier's threads could not be waited for");
+        }
+    }
+
+    fn stop(&self, how: Stop) -> Vec<JoinHandle<()>> {
+        self.store.appender.lock().stop.get_or_insert(how);
+        self.store.work.notify_one();
+        self.store.purge_log.close();
+        std::mem::take(&mut *self.threads.lock())
+    }
+}
+
+impl Drop for DiskTier {
+    fn drop(&mut self) {
+        for thread in self.stop(Stop::Flush) {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! HTTP origins.
 
+pub(super) mod peer;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,5 +70,22 @@ impl Default for Timeouts {
             write: Duration::from_secs(60),
             idle: Duration::from_secs(60),
         }
+    }
+}
+
+/// What an HTTP origin wants of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpOrigin {
+    host: Option<String>,
+}
+
+impl HttpOrigin {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self { host: settings.host.clone() }
+    }
+
+    /// The `Host` to send instead of the client's.
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
     }
 }

@@ -1,1 +1,19 @@
-fn main() {}
+//! The integration tests: one binary, so that linking is paid for once. They talk to the real selvedge binary, nginx, a
+//! bucket server that verifies signatures, curl and openssl; a part that is missing fails them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod support;
+
+mod bucket;
+mod collapse;
+mod contract;
+mod demo;
+mod durability;
+mod faults;
+mod http_origin;
+mod protocols;
+mod reload;
+mod signatures;
+mod stream;
+mod tidy;

@@ -1,0 +1,174 @@
+//! The parts that a reload may replace: origins, certificates, routes.
+
+use crate::clock::Clock;
+use crate::config::{Config, Site};
+use crate::metrics::Metrics;
+use crate::origin::{self, Origin, Resolver};
+use crate::proxy::listen::TlsSlot;
+use crate::proxy::{Plane, RouteRule, SiteHandles};
+use crate::route::{RouteTable, SiteSpec};
+use crate::tls::{self, CertStore};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Why the parts do not fit together.
+#[derive(Debug, thiserror::Error)]
+pub enum PartsError {
+    /// An origin cannot be built.
+    #[error("origin `{name}`: {source}")]
+    Origin {
+        /// Its name.
+        name: Arc<str>,
+        /// Why.
+        source: origin::BuildError,
+    },
+    /// The resolver cannot be set up.
+    #[error("name resolution: {0}")]
+    Resolver(#[from] origin::resolve::ResolverError),
+    /// The certificate folder cannot be read.
+    #[error("{0}")]
+    Certificates(#[from] tls::OpenError),
+    /// The certificate folder cannot be watched.
+    #[error("{0}")]
+    Watch(#[from] tls::WatchError),
+    /// rustls refuses the settings.
+    #[error("{0}")]
+    Tls(#[from] tls::ConfigError),
+    /// Routes contradict each other.
+    #[error("{}", .0.join("\n"))]
+    Routes(Vec<String>),
+    /// Settings that only a new process can take up.
+    #[error("{} can only be changed by a restart; nothing of the new configuration was applied", .0.join(", "))]
+    NeedsRestart(Vec<&'static str>),
+}
+
+/// Origins by name, certificates and resolver.
+pub struct Parts {
+    resolver: Arc<Resolver>,
+    origins: BTreeMap<Arc<str>, (origin::Settings, Arc<Origin>)>,
+    tls: Option<Tls>,
+}
+
+struct Tls {
+    settings: tls::Settings,
+    slot: Arc<TlsSlot>,
+    config: Arc<rustls::ServerConfig>,
+    _store: Arc<CertStore>,
+    _watch: Arc<tls::Watch>,
+}
+
+impl Parts {
+    /// Builds what `config` asks for. What is as it was in `before` is taken over: an origin keeps the health of its
+    /// servers, the certificates stay loaded.
+    ///
+    /// # Errors
+    /// Any part that cannot be built; `before` is untouched.
+    pub fn build(
+        config: &Config,
+        before: Option<&Parts>,
+        clock: &Clock,
+        metrics: &Metrics,
+    ) -> Result<Self, PartsError> {
+        let resolver = match before {
+            Some(before) => Arc::clone(&before.resolver),
+            None => Resolver::new(clock.clone())?,
+        };
+        let mut origins = BTreeMap::new();
+        for (name, settings) in &config.origins {
+            let known = before.and_then(|b| b.origins.get(name)).filter(|(old, _)| old == settings);
+            let origin = match known {
+                Some((_, origin)) => Arc::clone(origin),
+                None => Origin::build(name, settings, Arc::clone(&resolver), clock.clone(), metrics)
+                    .map_err(|source| PartsError::Origin { name: Arc::clone(name), source })?,
+            };
+            origins.insert(Arc::clone(name), (settings.clone(), origin));
+        }
+        let tls = config.tls.as_ref().map(|s| Tls::build(s, before.and_then(|b| b.tls.as_ref()))).transpose()?;
+        Ok(Self { resolver, origins, tls })
+    }
+
+    /// The routing table over these origins.
+    ///
+    /// # Errors
+    /// Contradicting routes, all of them.
+    pub fn plane(&self, config: &Config, metrics: &Metrics) -> Result<Plane, PartsError> {
+        let specs = config.sites.iter().map(|site| self.site(site, metrics)).collect();
+        let table = RouteTable::build(specs)
+            .map_err(|problems| PartsError::Routes(problems.iter().map(ToString::to_string).collect()))?;
+        Ok(Plane::new(table, metrics))
+    }
+
+    /// The slot that HTTPS listeners take their `ServerConfig` from.
+    pub fn tls_slot(&self) -> Option<Arc<TlsSlot>> {
+        self.tls.as_ref().map(|tls| Arc::clone(&tls.slot))
+    }
+
+    /// Puts the new TLS settings where the listeners of `before` look for them.
+    pub fn activate(&self, before: &Parts) {
+        if let (Some(new), Some(old)) = (&self.tls, &before.tls)
+            && !Arc::ptr_eq(&new.config, &old.config)
+        {
+            new.slot.store(Arc::clone(&new.config));
+        }
+    }
+
+    fn site(&self, site: &Site, metrics: &Metrics) -> SiteSpec<Arc<RouteRule>> {
+        let handles = Arc::new(SiteHandles::new(Arc::clone(&site.name), metrics));
+        let routes = site.routes.iter().filter_map(|route| {
+            // Configuration has checked that the origin exists.
+            let (_, origin) = self.origins.get(&route.origin)?;
+            let rule = RouteRule {
+                site: Arc::clone(&handles),
+                origin: Arc::clone(origin),
+                cache: route.cache,
+                https_redirect: site.https_redirect,
+                max_request_body: route.max_request_body,
+            };
+            Some((route.path.clone(), Arc::new(rule)))
+        });
+        SiteSpec { hosts: site.hosts.clone(), routes: routes.collect() }
+    }
+}
+
+impl Tls {
+    fn build(settings: &tls::Settings, before: Option<&Tls>) -> Result<Self, PartsError> {
+        if let Some(before) = before.filter(|b| b.settings == *settings) {
+            return Ok(Self {
+                settings: settings.clone(),
+                slot: Arc::clone(&before.slot),
+                config: Arc::clone(&before.config),
+                _store: Arc::clone(&before._store),
+                _watch: Arc::clone(&before._watch),
+            });
+        }
+        let (store, problems) = CertStore::open(&settings.certificates)?;
+        for problem in problems {
+            tracing::warn!("{problem}");
+        }
+        let watch = Arc::new(store.watch()?);
+        let config = tls::server_config(settings, Arc::clone(&store))?;
+        // The listeners know the first slot; a reload only changes what it holds.
+        let slot = before.map_or_else(|| Arc::new(TlsSlot::new(Arc::clone(&config))), |b| Arc::clone(&b.slot));
+        Ok(Self { settings: settings.clone(), slot, config, _store: store, _watch: watch })
+    }
+}
+
+/// Checks that `new` needs no new process.
+///
+/// # Errors
+/// The names of all settings that do.
+pub fn same_process(old: &Config, new: &Config) -> Result<(), PartsError> {
+    // Destructured, so that a new key has to be placed on one side or the other.
+    let Config { source: _, runtime, listen, admin, tls, cache, access_log, origins: _, sites: _ } = new;
+    let changed: Vec<&'static str> = [
+        ("[runtime]", *runtime != old.runtime),
+        ("[listen]", *listen != old.listen || tls.is_some() != old.tls.is_some()),
+        ("listen.admin or [admin]", *admin != old.admin),
+        ("[cache]", *cache != old.cache),
+        ("[access_log]", *access_log != old.access_log),
+    ]
+    .into_iter()
+    .filter_map(|(name, differs)| differs.then_some(name))
+    .collect();
+    if changed.is_empty() { Ok(()) } else { Err(PartsError::NeedsRestart(changed)) }
+}

@@ -1,0 +1,170 @@
+//! Eviction: the oldest segment goes, and what was hit since it was written is written again.
+
+use std::sync::atomic::Ordering;
+
+use super::flush::flush_all;
+use super::format::{Draft, Entry, Id, Kind, RECORD_HEADER, Record, block_sum, head_id};
+use super::index::Location;
+use super::store::{FLUSH_BYTES, PlaceError, Purpose, Store};
+use super::{ReadError, recovery};
+
+/// A live record of the segment that goes.
+struct Live {
+    entry: Entry,
+    location: Location,
+    hits: u8,
+}
+
+impl Store {
+    /// Frees segments until there are as many in reserve as there should be.
+    pub fn make_room(&self) -> Result<(), ()> {
+        loop {
+            let oldest = {
+                let appender = self.appender.lock();
+                if appender.free.len() >= self.free_target() {
+                    return Ok(());
+                }
+                match appender.sealed.front() {
+                    Some(segment) => *segment,
+                    None => return Ok(()),
+                }
+            };
+            // Its own records may still be waiting.
+            flush_all(self)?;
+            self.evict(oldest)?;
+            {
+                let mut appender = self.appender.lock();
+                appender.sealed.retain(|segment| *segment != oldest);
+                appender.free.push_back(oldest);
+            }
+            self.room.notify_waiters();
+        }
+    }
+
+    fn evict(&self, segment: u32) -> Result<(), ()> {
+        let generation = self.generation(segment);
+        let entries = recovery::entries(&self.file, &self.geometry, segment, generation);
+        let mut live: Vec<Live> = entries.into_iter().filter_map(|entry| self.live(segment, entry)).collect();
+        live.sort_by_key(|live| std::cmp::Reverse(live.hits));
+        // At most half is written again, so that eviction always gains and the writing it adds is bounded.
+        let mut budget = self.geometry.segment_size / 2;
+        let (mut keep, mut drop): (Vec<Live>, Vec<Live>) = (Vec::new(), Vec::new());
+        for live in live {
+            if live.hits > 0 && live.entry.len <= budget {
+                budget -= live.entry.len;
+                keep.push(live);
+            } else {
+                drop.push(live);
+            }
+        }
+        drop.iter().for_each(|live| self.forget(live));
+        keep.sort_by_key(|live| live.entry.offset);
+        for live in keep {
+            if !self.reinsert(segment, generation, &live) {
+                self.forget(&live);
+            }
+            if self.appender.lock().pending_bytes >= FLUSH_BYTES {
+                flush_all(self)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The record if the index still names it, with the hits that speak for it.
+    fn live(&self, segment: u32, entry: Entry) -> Option<Live> {
+        let place = Location::new(entry.kind, segment, entry.offset, entry.len);
+        let location = self.index.shard(entry.id.a).get(entry.id).filter(|location| location.same(place))?;
+        let hits = match entry.kind {
+            Kind::Head => location.hits(),
+            Kind::Chunk => self.chunk_hits(segment, &entry, location),
+        };
+        Some(Live { entry, location, hits })
+    }
+
+    /// A chunk is worth what its object is worth: nothing once another write replaced it, all while it is being
+    /// written. An object that loses a chunk is lost.
+    fn chunk_hits(&self, segment: u32, entry: &Entry, location: Location) -> u8 {
+        let Some(chunk) = self.header(segment, entry.offset) else { return 0 };
+        let id = head_id(&chunk.key, self.geometry.seed);
+        let head = {
+            let shard = self.index.shard(id.a);
+            if shard.is_writing(chunk.write) {
+                return 3;
+            }
+            shard.get(id)
+        };
+        let Some(head) = head else { return 0 };
+        match self.header(head.segment(), head.offset()) {
+            Some(record) if record.write == chunk.write && record.key == chunk.key => {
+                let hits = head.hits().max(location.hits());
+                if hits == 0 {
+                    self.forget_slot(id, head);
+                }
+                hits
+            }
+            _ => 0,
+        }
+    }
+
+    fn header(&self, segment: u32, offset: u32) -> Option<Record> {
+        let bytes = self.read_at_blocking(segment, offset, RECORD_HEADER as u32).ok()?;
+        Record::decode(&bytes, &self.geometry)
+    }
+
+    fn forget(&self, live: &Live) {
+        self.forget_slot(live.entry.id, live.location);
+    }
+
+    fn forget_slot(&self, id: Id, location: Location) {
+        if self.index.shard(id.a).remove(id, location) && location.is_head() {
+            self.metrics.evictions.inc();
+        }
+    }
+
+    /// Writes the record again at the end of the log, unless it is gone meanwhile.
+    fn reinsert(&self, segment: u32, generation: u32, live: &Live) -> bool {
+        let draft = match self.load(segment, generation, &live.entry) {
+            Ok(draft) => draft,
+            Err(error) => {
+                self.metrics.error(error.kind()).inc();
+                return false;
+            }
+        };
+        let mut shard = self.index.shard(live.entry.id.a);
+        if !shard.get(live.entry.id).is_some_and(|location| location.same(live.location)) {
+            return true;
+        }
+        match self.place(draft, 0, Purpose::Reinsertion) {
+            Ok(location) => {
+                shard.insert(live.entry.id, location);
+                true
+            }
+            Err(PlaceError::NoRoom(_) | PlaceError::Refused(_)) => false,
+        }
+    }
+
+    /// All of a record, every checksum verified: damage is not to be copied under a fresh checksum.
+    fn load(&self, segment: u32, generation: u32, entry: &Entry) -> Result<Draft, ReadError> {
+        let bytes = self.read_at_blocking(segment, entry.offset, entry.len)?;
+        let seed = self.geometry.seed;
+        let record = Record::decode(&bytes, &self.geometry)
+            .filter(|record| record.generation == generation && record.total_len() == entry.len)
+            .filter(|record| record.id(seed) == entry.id)
+            .ok_or(ReadError::Checksum)?;
+        let rest = bytes.slice(RECORD_HEADER..record.prefix_len());
+        if !record.rest_is_valid(&rest, seed) {
+            return Err(ReadError::Checksum);
+        }
+        let (sums, _) = record.split_rest(&rest);
+        let body = &bytes[record.prefix_len()..record.prefix_len() + record.body_len as usize];
+        let intact =
+            body.chunks(super::format::BLOCK as usize).zip(&sums).all(|(block, sum)| block_sum(block, seed) == *sum);
+        intact.then(|| Draft::copy(&record, &bytes, seed)).ok_or(ReadError::Checksum)
+    }
+
+    /// No record on the disk, stale ones included, has a lower sequence than this.
+    pub fn oldest_seq(&self) -> u64 {
+        let oldest = self.segments.iter().map(|segment| segment.base_seq.load(Ordering::Acquire)).min();
+        oldest.unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,178 @@
+//! Records: a fixed header, block checksums, metadata, body.
+
+use bytes::{Bytes, BytesMut};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::{
+    ALIGN, BLOCK, Geometry, Id, Kind, RECORD_HEADER, chunk_id, get_hash, get32, get64, head_id, put32, put64, seal,
+    sealed,
+};
+use crate::cache::disk::Key;
+
+const HEAD_MAGIC: u32 = 0x4441_4531;
+const CHUNK_MAGIC: u32 = 0x4b4e_4831;
+
+/// The fixed header of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::cache::disk) struct Record {
+    pub kind: Kind,
+    pub generation: u32,
+    pub seq: u64,
+    pub key: Key,
+    /// Names one write of an object; HEAD and CHUNK records of it share it.
+    pub write: u64,
+    /// HEAD: number of chunks before the tail. CHUNK: which.
+    pub number: u32,
+    pub meta_len: u32,
+    pub body_len: u32,
+    rest_sum: u64,
+}
+
+impl Record {
+    /// Number of body blocks.
+    pub fn blocks(&self) -> u32 {
+        self.body_len.div_ceil(BLOCK)
+    }
+
+    /// Bytes before the body: header, block checksums, metadata.
+    pub fn prefix_len(&self) -> usize {
+        RECORD_HEADER + self.blocks() as usize * 8 + self.meta_len as usize
+    }
+
+    /// All bytes, padding included. Both lengths are bounded by `decode`, so this cannot overflow.
+    pub fn total_len(&self) -> u32 {
+        (self.prefix_len() as u32 + self.body_len).next_multiple_of(ALIGN)
+    }
+
+    /// Its identity in the index.
+    pub fn id(&self, seed: u64) -> Id {
+        match self.kind {
+            Kind::Head => head_id(&self.key, seed),
+            Kind::Chunk => chunk_id(&self.key, self.write, self.number, seed),
+        }
+    }
+
+    /// The header, where it is valid; what follows it is checked by [`Self::rest_is_valid`].
+    pub fn decode(bytes: &[u8], geometry: &Geometry) -> Option<Self> {
+        let bytes = bytes.get(..RECORD_HEADER)?;
+        if !sealed(bytes, geometry.seed) {
+            return None;
+        }
+        let kind = match get32(bytes, 8) {
+            HEAD_MAGIC => Kind::Head,
+            CHUNK_MAGIC => Kind::Chunk,
+            _ => return None,
+        };
+        let variant = match get32(bytes, 76) {
+            0 => None,
+            1 => Some(get_hash(bytes, 40)),
+            _ => return None,
+        };
+        let record = Self {
+            kind,
+            generation: get32(bytes, 12),
+            seq: get64(bytes, 16),
+            key: Key { primary: get_hash(bytes, 24), variant },
+            write: get64(bytes, 56),
+            number: get32(bytes, 64),
+            meta_len: get32(bytes, 68),
+            body_len: get32(bytes, 72),
+            rest_sum: get64(bytes, 80),
+        };
+        (record.meta_len as usize <= geometry.max_meta() && record.body_len <= geometry.chunk()).then_some(record)
+    }
+
+    /// Whether checksum table and metadata are what was written; `rest` is what lies between header and body.
+    pub fn rest_is_valid(&self, rest: &[u8], seed: u64) -> bool {
+        xxh3_64_with_seed(rest, seed) == self.rest_sum
+    }
+
+    /// The block checksums and the metadata in `rest`.
+    pub fn split_rest(&self, rest: &Bytes) -> (Box<[u64]>, Bytes) {
+        let table = self.blocks() as usize * 8;
+        let sums = rest[..table].chunks_exact(8).map(|raw| get64(raw, 0)).collect();
+        (sums, rest.slice(table..))
+    }
+}
+
+/// A record that has no place yet: generation and sequence are set when it gets one.
+#[derive(Debug)]
+pub(in crate::cache::disk) struct Draft {
+    pub id: Id,
+    pub kind: Kind,
+    prefix: BytesMut,
+    body: Vec<Bytes>,
+    len: u32,
+}
+
+/// What a draft is made of.
+pub(in crate::cache::disk) struct DraftFields<'a> {
+    pub kind: Kind,
+    pub key: Key,
+    pub write: u64,
+    pub number: u32,
+    pub sums: &'a [u64],
+    pub meta: &'a [u8],
+    pub body: Vec<Bytes>,
+}
+
+impl Draft {
+    pub fn new(fields: DraftFields<'_>, seed: u64) -> Self {
+        let body_len: usize = fields.body.iter().map(Bytes::len).sum();
+        let mut prefix = BytesMut::with_capacity(RECORD_HEADER + fields.sums.len() * 8 + fields.meta.len());
+        prefix.resize(RECORD_HEADER, 0);
+        for sum in fields.sums {
+            prefix.extend_from_slice(&sum.to_le_bytes());
+        }
+        prefix.extend_from_slice(fields.meta);
+        let rest_sum = xxh3_64_with_seed(&prefix[RECORD_HEADER..], seed);
+        put32(&mut prefix, 8, if fields.kind == Kind::Head { HEAD_MAGIC } else { CHUNK_MAGIC });
+        prefix[24..40].copy_from_slice(&fields.key.primary);
+        if let Some(variant) = &fields.key.variant {
+            prefix[40..56].copy_from_slice(variant);
+            put32(&mut prefix, 76, 1);
+        }
+        put64(&mut prefix, 56, fields.write);
+        put32(&mut prefix, 64, fields.number);
+        put32(&mut prefix, 68, fields.meta.len() as u32);
+        put32(&mut prefix, 72, body_len as u32);
+        put64(&mut prefix, 80, rest_sum);
+        let id = match fields.kind {
+            Kind::Head => head_id(&fields.key, seed),
+            Kind::Chunk => chunk_id(&fields.key, fields.write, fields.number, seed),
+        };
+        let len = (prefix.len() + body_len).next_multiple_of(ALIGN as usize) as u32;
+        Self { id, kind: fields.kind, prefix, body: fields.body, len }
+    }
+
+    /// A stored record that moves elsewhere; `bytes` is all of it.
+    pub fn copy(record: &Record, bytes: &Bytes, seed: u64) -> Self {
+        let body_at = record.prefix_len();
+        Self {
+            id: record.id(seed),
+            kind: record.kind,
+            prefix: BytesMut::from(&bytes[..body_at]),
+            body: vec![bytes.slice(body_at..body_at + record.body_len as usize)],
+            len: record.total_len(),
+        }
+    }
+
+    /// Bytes it will take, padding included.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// The bytes to write, in pieces.
+    pub fn finish(mut self, generation: u32, seq: u64, seed: u64) -> Vec<Bytes> {
+        static ZEROS: [u8; ALIGN as usize] = [0; ALIGN as usize];
+        put32(&mut self.prefix, 12, generation);
+        put64(&mut self.prefix, 16, seq);
+        seal(&mut self.prefix[..RECORD_HEADER], seed);
+        let used = self.prefix.len() + self.body.iter().map(Bytes::len).sum::<usize>();
+        let mut parts = Vec::with_capacity(self.body.len() + 2);
+        parts.push(self.prefix.freeze());
+        parts.append(&mut self.body);
+        parts.push(Bytes::from_static(&ZEROS[..self.len as usize - used]));
+        parts
+    }
+}

@@ -1,0 +1,394 @@
+//! The index in memory: which record holds what. 24 bytes a record in sharded open addressing; a shard's lock is never
+//! held across I/O.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::format::{ALIGN, Id, Kind};
+
+const SHARDS: usize = 64;
+const SHARD_BITS: u32 = SHARDS.trailing_zeros();
+const INITIAL_SLOTS: usize = 16;
+/// All variants of a key share a run of slots, so their number is bounded; one more takes the place of another.
+const MAX_VARIANTS: usize = 256;
+
+/// Where a record is: segment, offset, length, kind and how often it was hit, in one word. Zero is no location.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Location(u64);
+
+impl Location {
+    const PRESENT: u64 = 1 << 63;
+    const CHUNK: u64 = 1 << 62;
+    const HIT_SHIFT: u32 = 60;
+    const HITS: u64 = 3 << Self::HIT_SHIFT;
+
+    /// `offset` and `len` are multiples of 64; `len` is below 2 MiB, `segment` below 2^20.
+    pub fn new(kind: Kind, segment: u32, offset: u32, len: u32) -> Self {
+        let kind = if kind == Kind::Chunk { Self::CHUNK } else { 0 };
+        let (offset, len) = (u64::from(offset / ALIGN), u64::from(len / ALIGN));
+        Self(Self::PRESENT | kind | (len & 0x7fff) << 44 | u64::from(segment & 0xf_ffff) << 24 | offset & 0xff_ffff)
+    }
+
+    pub fn kind(self) -> Kind {
+        if self.0 & Self::CHUNK == 0 { Kind::Head } else { Kind::Chunk }
+    }
+
+    pub fn segment(self) -> u32 {
+        (self.0 >> 24) as u32 & 0xf_ffff
+    }
+
+    pub fn offset(self) -> u32 {
+        (self.0 as u32 & 0xff_ffff) * ALIGN
+    }
+
+    pub fn len(self) -> u32 {
+        (self.0 >> 44) as u32 % 0x8000 * ALIGN
+    }
+
+    /// Look-ups since it was written, at most 3.
+    pub fn hits(self) -> u8 {
+        ((self.0 & Self::HITS) >> Self::HIT_SHIFT) as u8
+    }
+
+    /// The same record, whatever the hits.
+    pub fn same(self, other: Self) -> bool {
+        self.0 & !Self::HITS == other.0 & !Self::HITS
+    }
+
+    fn hit(&mut self) {
+        if self.hits() < 3 {
+            self.0 += 1 << Self::HIT_SHIFT;
+        }
+    }
+
+    fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    a: u64,
+    b: u64,
+    location: Location,
+}
+
+/// A write under way. A purge takes it back before it was ever visible.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    primary: u64,
+    pub write: u64,
+    purged: AtomicBool,
+}
+
+impl Ticket {
+    pub fn new(primary: u64, write: u64) -> Arc<Self> {
+        Arc::new(Self { primary, write, purged: AtomicBool::new(false) })
+    }
+
+    /// Conclusive only under the lock of the key's shard.
+    pub fn is_purged(&self) -> bool {
+        self.purged.load(Ordering::Acquire)
+    }
+}
+
+/// One part of the index. All variants of a cache key are in one shard, and so are the writes under way for it.
+pub(super) struct Shard {
+    slots: Box<[Slot]>,
+    used: usize,
+    objects: u64,
+    bytes: u64,
+    tickets: Vec<Arc<Ticket>>,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        let slots = vec![Slot::default(); INITIAL_SLOTS].into_boxed_slice();
+        Self { slots, used: 0, objects: 0, bytes: 0, tickets: Vec::new() }
+    }
+}
+
+impl Shard {
+    pub fn get(&self, id: Id) -> Option<Location> {
+        self.find(id).map(|at| self.slots[at].location)
+    }
+
+    /// As `get`, and counts a hit.
+    pub fn hit(&mut self, id: Id) -> Option<Location> {
+        let at = self.find(id)?;
+        self.slots[at].location.hit();
+        Some(self.slots[at].location)
+    }
+
+    pub fn insert(&mut self, id: Id, location: Location) {
+        if (self.used + 1) * 8 > self.slots.len() * 7 {
+            self.grow();
+        }
+        let mut at = self.bucket(id.a);
+        let (mut variants, mut first) = (0, None);
+        while !self.slots[at].location.is_none() {
+            let slot = self.slots[at];
+            if slot.a == id.a && slot.b == id.b {
+                break;
+            }
+            if slot.a == id.a {
+                variants += 1;
+                first.get_or_insert(at);
+            }
+            at = (at + 1) & self.mask();
+        }
+        if let Some(first) = first.filter(|_| variants >= MAX_VARIANTS && self.slots[at].location.is_none()) {
+            at = first;
+        }
+        let old = self.slots[at].location;
+        if old.is_none() {
+            self.used += 1;
+        } else {
+            self.discount(old);
+        }
+        self.count(location);
+        self.slots[at] = Slot { a: id.a, b: id.b, location };
+    }
+
+    /// Removes the slot if it still names this record.
+    pub fn remove(&mut self, id: Id, location: Location) -> bool {
+        match self.find(id) {
+            Some(at) if self.slots[at].location.same(location) => {
+                self.remove_at(at);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Removes every variant of a cache key and takes back the writes under way; how many there were.
+    pub fn purge(&mut self, primary: u64) -> usize {
+        let mut gone = 0;
+        let mut at = self.bucket(primary);
+        while !self.slots[at].location.is_none() {
+            if self.slots[at].a == primary && self.slots[at].location.kind() == Kind::Head {
+                // The next slot may have moved here: look again.
+                self.remove_at(at);
+                gone += 1;
+            } else {
+                at = (at + 1) & self.mask();
+            }
+        }
+        for ticket in self.tickets.iter().filter(|ticket| ticket.primary == primary) {
+            gone += usize::from(!ticket.purged.swap(true, Ordering::AcqRel));
+        }
+        gone
+    }
+
+    pub fn register(&mut self, ticket: Arc<Ticket>) {
+        self.tickets.push(ticket);
+    }
+
+    pub fn unregister(&mut self, write: u64) {
+        self.tickets.retain(|ticket| ticket.write != write);
+    }
+
+    pub fn is_writing(&self, write: u64) -> bool {
+        self.tickets.iter().any(|ticket| ticket.write == write && !ticket.is_purged())
+    }
+
+    /// Chunks stay, out of reach, for those who read them now; eviction takes them.
+    fn clear(&mut self) {
+        let Self { slots, tickets, .. } = std::mem::take(self);
+        tickets.iter().for_each(|ticket| ticket.purged.store(true, Ordering::Release));
+        self.tickets = tickets;
+        let chunks = slots.iter().filter(|slot| !slot.location.is_none() && slot.location.kind() == Kind::Chunk);
+        chunks.for_each(|slot| self.insert(Id { a: slot.a, b: slot.b }, slot.location));
+    }
+
+    fn mask(&self) -> usize {
+        self.slots.len() - 1
+    }
+
+    fn bucket(&self, a: u64) -> usize {
+        (a >> SHARD_BITS) as usize & self.mask()
+    }
+
+    fn find(&self, id: Id) -> Option<usize> {
+        let mut at = self.bucket(id.a);
+        while !self.slots[at].location.is_none() {
+            if self.slots[at].a == id.a && self.slots[at].b == id.b {
+                return Some(at);
+            }
+            at = (at + 1) & self.mask();
+        }
+        None
+    }
+
+    /// Backward shift: later slots of the run move up, so that no tombstones are needed.
+    fn remove_at(&mut self, at: usize) {
+        self.discount(self.slots[at].location);
+        self.used -= 1;
+        let mask = self.mask();
+        let (mut hole, mut next) = (at, (at + 1) & mask);
+        while !self.slots[next].location.is_none() {
+            let home = self.bucket(self.slots[next].a);
+            if next.wrapping_sub(home) & mask >= next.wrapping_sub(hole) & mask {
+                self.slots[hole] = self.slots[next];
+                hole = next;
+            }
+            next = (next + 1) & mask;
+        }
+        self.slots[hole] = Slot::default();
+    }
+
+    fn grow(&mut self) {
+        let larger = vec![Slot::default(); self.slots.len() * 2].into_boxed_slice();
+        let old = std::mem::replace(&mut self.slots, larger);
+        for slot in old.iter().filter(|slot| !slot.location.is_none()) {
+            let mut at = self.bucket(slot.a);
+            while !self.slots[at].location.is_none() {
+                at = (at + 1) & self.mask();
+            }
+            self.slots[at] = *slot;
+        }
+    }
+
+    fn count(&mut self, location: Location) {
+        self.bytes += u64::from(location.len());
+        self.objects += u64::from(location.kind() == Kind::Head);
+    }
+
+    fn discount(&mut self, location: Location) {
+        self.bytes -= u64::from(location.len());
+        self.objects -= u64::from(location.kind() == Kind::Head);
+    }
+}
+
+/// The whole index.
+pub(super) struct Index {
+    shards: Box<[Mutex<Shard>]>,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+}
+
+impl Index {
+    /// The shard of an `Id::a`.
+    pub fn shard(&self, a: u64) -> MutexGuard<'_, Shard> {
+        self.shards[a as usize % SHARDS].lock()
+    }
+
+    /// Objects and bytes of records that are indexed.
+    pub fn totals(&self) -> (u64, u64) {
+        self.shards.iter().fold((0, 0), |(objects, bytes), shard| {
+            let shard = shard.lock();
+            (objects + shard.objects, bytes + shard.bytes)
+        })
+    }
+
+    /// Removes all objects at one moment and takes back every write under way; `mark` runs at that moment.
+    pub fn clear<T>(&self, mark: impl FnOnce() -> T) -> T {
+        let mut guards: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
+        guards.iter_mut().for_each(|shard| shard.clear());
+        mark()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Insert(u8, u8, u32),
+        Remove(u8, u8),
+        Purge(u8),
+        Hit(u8, u8),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        // Few primaries, so that runs of slots overlap and wrap around.
+        prop_oneof![
+            4 => (0u8..40, 0u8..6, 1u32..1000).prop_map(|(p, v, o)| Op::Insert(p, v, o)),
+            2 => (0u8..40, 0u8..6).prop_map(|(p, v)| Op::Remove(p, v)),
+            1 => (0u8..40).prop_map(Op::Purge),
+            1 => (0u8..40, 0u8..6).prop_map(|(p, v)| Op::Hit(p, v)),
+        ]
+    }
+
+    fn id(p: u8, v: u8) -> Id {
+        // Neighbouring buckets in one shard.
+        Id { a: (u64::from(p) / 3 + 250) << SHARD_BITS | u64::from(p % 3) << 40, b: u64::from(v) }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn the_index_behaves_as_a_map(ops in proptest::collection::vec(op(), 1..400)) {
+            let mut shard = Shard::default();
+            let mut model: HashMap<(u8, u8), Location> = HashMap::new();
+            for op in ops {
+                match op {
+                    Op::Insert(p, v, o) => {
+                        let location = Location::new(Kind::Head, 7, o * 64, 128);
+                        shard.insert(id(p, v), location);
+                        model.insert((p, v), location);
+                    }
+                    Op::Remove(p, v) => {
+                        let location = model.remove(&(p, v));
+                        prop_assert_eq!(shard.remove(id(p, v), location.unwrap_or_default()), location.is_some());
+                    }
+                    Op::Purge(p) => {
+                        let before = model.len();
+                        model.retain(|(other, _), _| *other != p);
+                        prop_assert_eq!(shard.purge(id(p, 0).a), before - model.len());
+                    }
+                    Op::Hit(p, v) => {
+                        let hit = shard.hit(id(p, v));
+                        prop_assert_eq!(hit.is_some(), model.contains_key(&(p, v)));
+                    }
+                }
+                for p in 0..40 {
+                    for v in 0..6 {
+                        let (found, expected) = (shard.get(id(p, v)), model.get(&(p, v)).copied());
+                        prop_assert_eq!(found.is_some(), expected.is_some());
+                        prop_assert!(found.zip(expected).is_none_or(|(found, expected)| found.same(expected)));
+                    }
+                }
+                prop_assert_eq!(shard.objects, model.len() as u64);
+                prop_assert_eq!(shard.bytes, 128 * model.len() as u64);
+            }
+        }
+
+        #[test]
+        fn a_location_keeps_its_parts(segment in 0u32..1 << 20, offset in 0u32..1 << 24, len in 1u32..0x8000) {
+            for kind in [Kind::Head, Kind::Chunk] {
+                let mut location = Location::new(kind, segment, offset * 64, len * 64);
+                for hits in 0..6 {
+                    prop_assert_eq!(location.hits(), hits.min(3));
+                    prop_assert_eq!(location.segment(), segment);
+                    prop_assert_eq!(location.offset(), offset * 64);
+                    prop_assert_eq!(location.len(), len * 64);
+                    prop_assert_eq!(location.kind(), kind);
+                    location.hit();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn variants_of_one_key_are_bounded() {
+        let mut shard = Shard::default();
+        for b in 0..10_000 {
+            shard.insert(Id { a: 64, b }, Location::new(Kind::Head, 0, 64, 64));
+            assert!(shard.get(Id { a: 64, b }).is_some());
+        }
+        assert_eq!(shard.objects, MAX_VARIANTS as u64);
+    }
+}

@@ -1,0 +1,365 @@
+//! The tier as its users see it. What a crash or a damaged disk does to it is in `crash`.
+
+mod crash;
+
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use tempfile::TempDir;
+
+use super::*;
+use crate::metrics::Metrics;
+
+const MIB: u64 = 1 << 20;
+
+pub(super) fn settings(path: &Path, segments: u64) -> Settings {
+    Settings { path: path.to_owned(), capacity: segments * MIB, segment_size: MIB }
+}
+
+pub(super) fn open(dir: &TempDir, segments: u64) -> Arc<DiskTier> {
+    DiskTier::open(&settings(dir.path(), segments), Metrics::new().tier("disk")).unwrap()
+}
+
+pub(super) fn key(n: u64) -> Key {
+    let mut primary = [0x5a; 16];
+    primary[..8].copy_from_slice(&n.to_le_bytes());
+    Key { primary, variant: None }
+}
+
+/// Bytes that tell their place and whose they are.
+pub(super) fn body(seed: u64, len: usize) -> Bytes {
+    let words = (0..len as u64).step_by(8).map(|at| (seed << 40 ^ at).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut out: BytesMut = words.flat_map(u64::to_le_bytes).collect();
+    out.truncate(len);
+    out.freeze()
+}
+
+pub(super) async fn put(tier: &Arc<DiskTier>, key: Key, meta: &[u8], body: &Bytes) {
+    let mut writer = tier.writer(key).unwrap();
+    for part in body.chunks(50_000) {
+        writer.append(body.slice_ref(part)).await.unwrap();
+    }
+    assert_eq!(writer.written(), body.len() as u64);
+    writer.commit(meta).await.unwrap();
+}
+
+pub(super) async fn read_all(object: &Object, max: usize) -> Result<Bytes, ReadError> {
+    let mut out = BytesMut::new();
+    while (out.len() as u64) < object.len() {
+        let part = object.read(out.len() as u64, max).await?;
+        assert!(!part.is_empty() && part.len() <= max);
+        out.extend_from_slice(&part);
+    }
+    assert!(object.read(object.len(), max).await?.is_empty());
+    Ok(out.freeze())
+}
+
+pub(super) async fn assert_holds(tier: &DiskTier, key: Key, meta: &[u8], body: &Bytes) {
+    let object = tier.get(&key).await.expect("the object is stored");
+    assert_eq!(object.meta(), meta);
+    assert_eq!(object.len(), body.len() as u64);
+    assert!(read_all(&object, 100_000).await.unwrap() == body, "another body");
+}
+
+#[tokio::test]
+async fn what_is_stored_is_read_back_before_and_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let sizes = [0, 1, 100, 65_535, 65_536, 65_537, 200_000, 1 << 20, 3_000_000, 10 << 20];
+    let tier = open(&dir, 48);
+    for (n, size) in sizes.into_iter().enumerate() {
+        put(&tier, key(n as u64), format!("meta {n}").as_bytes(), &body(n as u64, size)).await;
+        assert_holds(&tier, key(n as u64), format!("meta {n}").as_bytes(), &body(n as u64, size)).await;
+    }
+    tier.close().await;
+    drop(tier);
+    let tier = open(&dir, 48);
+    assert_eq!(tier.stats().objects, sizes.len() as u64);
+    for (n, size) in sizes.into_iter().enumerate() {
+        assert_holds(&tier, key(n as u64), format!("meta {n}").as_bytes(), &body(n as u64, size)).await;
+    }
+    assert!(tier.get(&key(99)).await.is_none());
+}
+
+#[tokio::test]
+async fn a_large_object_in_default_segments_is_read_at_any_offset() {
+    let dir = TempDir::new().unwrap();
+    let size = Settings::DEFAULT_SEGMENT_SIZE;
+    let settings = Settings { path: dir.path().to_owned(), capacity: 5 * size, segment_size: size };
+    let tier = DiskTier::open(&settings, Metrics::new().tier("disk")).unwrap();
+    let whole = body(1, (10 << 20) + 12_345);
+    put(&tier, key(1), b"m", &whole).await;
+    let object = tier.get(&key(1)).await.unwrap();
+    for offset in [0usize, 1, 65_535, 65_536, 1_048_575, 1_048_576, 5_000_001, whole.len() - 1] {
+        for max in [1, 1000, 65_536, 1 << 20] {
+            let part = object.read(offset as u64, max).await.unwrap();
+            assert!(!part.is_empty() && part.len() <= max);
+            assert!(part == whole[offset..offset + part.len()], "{offset} {max}");
+        }
+    }
+    assert!(read_all(&object, 16_384).await.unwrap() == whole);
+}
+
+#[tokio::test]
+async fn variants_are_apart_and_purged_together() {
+    let dir = TempDir::new().unwrap();
+    let tier = open(&dir, 4);
+    let variant = |n: u8| Key { variant: Some([n; 16]), ..key(1) };
+    for n in 0..5 {
+        put(&tier, variant(n), &[n], &body(n.into(), 1000)).await;
+    }
+    put(&tier, key(1), b"none", &body(77, 1000)).await;
+    put(&tier, key(2), b"other", &body(88, 1000)).await;
+    for n in 0..5 {
+        assert_holds(&tier, variant(n), &[n], &body(n.into(), 1000)).await;
+    }
+    assert!(tier.purge(&key(1).primary).await.unwrap());
+    assert!(!tier.purge(&key(1).primary).await.unwrap());
+    for n in 0..5 {
+        assert!(tier.get(&variant(n)).await.is_none());
+    }
+    assert!(tier.get(&key(1)).await.is_none());
+    assert_holds(&tier, key(2), b"other", &body(88, 1000)).await;
+    assert_eq!(tier.stats().objects, 1);
+}
+
+#[tokio::test]
+async fn a_later_write_replaces_an_earlier_one() {
+    let dir = TempDir::new().unwrap();
+    let tier = open(&dir, 16);
+    for n in 0..10 {
+        put(&tier, key(1), &[n], &body(n.into(), 300_000)).await;
+    }
+    assert_holds(&tier, key(1), &[9], &body(9, 300_000)).await;
+    drop(tier);
+    let tier = open(&dir, 16);
+    assert_holds(&tier, key(1), &[9], &body(9, 300_000)).await;
+    assert_eq!(tier.stats().objects, 1);
+}
+
+#[tokio::test]
+async fn metadata_changes_and_the_body_stays() {
+    let dir = TempDir::new().unwrap();
+    let tier = open(&dir, 16);
+    for size in [0, 10, 500_000] {
+        put(&tier, key(1), b"old", &body(1, size)).await;
+        assert!(tier.update_meta(&key(1), b"newer and longer").await);
+        assert_holds(&tier, key(1), b"newer and longer", &body(1, size)).await;
+    }
+    assert!(!tier.update_meta(&key(2), b"x").await);
+    tier.purge(&key(1).primary).await.unwrap();
+    assert!(!tier.update_meta(&key(1), b"x").await);
+    drop(tier);
+    assert!(open(&dir, 16).get(&key(1)).await.is_none());
+}
+
+#[tokio::test]
+async fn an_aborted_write_leaves_nothing() {
+    let dir = TempDir::new().unwrap();
+    let tier = open(&dir, 16);
+    let mut writer = tier.writer(key(1)).unwrap();
+    let reader = writer.reader();
+    writer.append(body(1, 500_000)).await.unwrap();
+    assert!(!tier.contains(&key(1)));
+    assert!(!reader.read(0, 10).await.unwrap().is_empty());
+    drop(writer);
+    assert_eq!(reader.read(0, 10).await, Err(ReadError::Aborted));
+    assert!(tier.get(&key(1)).await.is_none());
+    assert_eq!(tier.stats().bytes, 0);
+}
+
+#[tokio::test]
+async fn readers_follow_a_writer() {
+    let dir = TempDir::new().unwrap();
+    let tier = open(&dir, 16);
+    let whole = body(3, 1_000_000);
+    let mut writer = tier.writer(key(1)).unwrap();
+    let reader = writer.reader();
+    for part in whole.chunks(33_333) {
+        writer.append(whole.slice_ref(part)).await.unwrap();
+        let written = writer.written();
+        let mut at = written.saturating_sub(200_000);
+        while at < written {
+            let part = reader.read(at, 70_000).await.unwrap();
+            assert!(!part.is_empty() && part == whole[at as usize..at as usize + part.len()]);
+            at += part.len() as u64;
+        }
+        assert!(reader.read(written, 1).await.unwrap().is_empty());
+    }
+    writer.commit(b"m").await.unwrap();
+    assert!(whole.starts_with(&reader.read(0, 10).await.unwrap()));
+    let end = reader.read(999_990, 100).await.unwrap();
+    assert!(whole.ends_with(&end) && end.len() == 10);
+}
+
+#[tokio::test]
+async fn a_write_begun_before_a_purge_never_becomes_visible() {
+    let dir = TempDir::new().unwrap();
+    let tier = open(&dir, 16);
+    for all in [false, true] {
+        let mut writer = tier.writer(key(1)).unwrap();
+        writer.append(body(1, 100_000)).await.unwrap();
+        if all {
+            tier.purge_all().await.unwrap();
+        } else {
+            assert!(tier.purge(&key(1).primary).await.unwrap());
+        }
+        assert_eq!(writer.append(body(1, 10)).await, Err(WriteError::Purged));
+        assert_eq!(writer.commit(b"m").await, Err(WriteError::Purged));
+        assert!(tier.get(&key(1)).await.is_none());
+    }
+    put(&tier, key(1), b"after", &body(2, 10)).await;
+    drop(tier);
+    assert_holds(&open(&dir, 16), key(1), b"after", &body(2, 10)).await;
+}
+
+#[tokio::test]
+async fn a_purge_in_the_middle_of_a_commit_wins() {
+    let dir = TempDir::new().unwrap();
+    let tier = open(&dir, 4);
+    let mut writer = tier.writer(key(1)).unwrap();
+    writer.append(body(1, 1000)).await.unwrap();
+    let queue = &tier.store.queue;
+    let all = queue.acquire_many(queue.available_permits() as u32).await.unwrap();
+    // The commit is polled first and waits for room in the queue.
+    let (committed, ()) = tokio::join!(biased; writer.commit(b"m"), async {
+        assert!(tier.purge(&key(1).primary).await.unwrap());
+        drop(all);
+    });
+    assert_eq!(committed, Err(WriteError::Purged));
+    assert!(tier.get(&key(1)).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn purges_race_with_writers_and_win() {
+    let dir = TempDir::new().unwrap();
+    let tier = open(&dir, 8);
+    // Each write bears a number; a purge returns after the counter was read, so no older number may be served then.
+    let begun = std::sync::atomic::AtomicU64::new(0);
+    let write = async {
+        for n in 1..=600u64 {
+            begun.store(n, std::sync::atomic::Ordering::SeqCst);
+            let mut writer = tier.writer(key(1)).unwrap();
+            writer.append(body(n, 2000)).await.unwrap_or_default();
+            let _ = writer.commit(&n.to_le_bytes()).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let purge = async {
+        let mut purged = 0;
+        while purged < 600 {
+            let before = begun.load(std::sync::atomic::Ordering::SeqCst);
+            tier.purge(&key(1).primary).await.unwrap();
+            if let Some(object) = tier.get(&key(1)).await {
+                let n = u64::from_le_bytes(object.meta()[..].try_into().unwrap());
+                assert!(n >= before, "{n} served after the purge at {before}");
+                assert!(read_all(&object, 4096).await.unwrap() == body(n, 2000));
+            }
+            purged = before;
+        }
+    };
+    tokio::join!(write, purge);
+}
+
+#[tokio::test]
+async fn eviction_holds_the_capacity_and_keeps_what_was_hit() {
+    let dir = TempDir::new().unwrap();
+    let metrics = Metrics::new();
+    let tier = DiskTier::open(&settings(dir.path(), 8), metrics.tier("disk")).unwrap();
+    // A popular object in one record and one in several chunks.
+    put(&tier, key(1), b"hot", &body(1, 20_000)).await;
+    put(&tier, key(2), b"hot and large", &body(2, 200_000)).await;
+    for n in 100..1_000 {
+        put(&tier, key(n), b"cold", &body(n, 40_000)).await;
+        if n % 10 == 0 {
+            assert_holds(&tier, key(1), b"hot", &body(1, 20_000)).await;
+            assert_holds(&tier, key(2), b"hot and large", &body(2, 200_000)).await;
+        }
+    }
+    let stats = tier.stats();
+    assert!(stats.bytes <= stats.capacity && stats.objects > 80, "{stats:?}");
+    assert!(metrics.tier("disk").evictions.get() > 500);
+    assert!(tier.get(&key(100)).await.is_none());
+    assert_holds(&tier, key(999), b"cold", &body(999, 40_000)).await;
+    tier.close().await;
+    assert!(std::fs::metadata(dir.path().join("segments")).unwrap().len() <= 8 * MIB);
+    let kept: Vec<u64> = (100..1_000).filter(|n| tier.contains(&key(*n))).collect();
+    drop(tier);
+    let tier = open(&dir, 8);
+    assert_holds(&tier, key(1), b"hot", &body(1, 20_000)).await;
+    assert_holds(&tier, key(2), b"hot and large", &body(2, 200_000)).await;
+    for n in kept.into_iter().rev().take(60) {
+        assert_holds(&tier, key(n), b"cold", &body(n, 40_000)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_is_evicted_while_it_is_read_ends_in_an_error_or_right_bytes() {
+    let dir = TempDir::new().unwrap();
+    let tier = open(&dir, 4);
+    let whole = body(1, 300_000);
+    put(&tier, key(1), b"m", &whole).await;
+    let object = tier.get(&key(1)).await.unwrap();
+    let fresh = tier.get(&key(1)).await.unwrap();
+    object.read(0, 1000).await.unwrap();
+    tier.purge(&key(1).primary).await.unwrap();
+    for n in 2..200 {
+        put(&tier, key(n), b"m", &body(n, 100_000)).await;
+    }
+    assert_eq!(read_all(&fresh, 10_000).await, Err(ReadError::Gone));
+    assert_eq!(object.read(100_000, 1000).await, Err(ReadError::Gone));
+    // What was already verified may still be given.
+    if let Ok(part) = object.read(1000, 1000).await {
+        assert!(part == whole[1000..2000]);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let tier = open(&dir, 4);
+    put(&tier, key(1), b"old", &body(1, 10)).await;
+    let writer = tier.writer(key(1)).unwrap();
+    assert_eq!(writer.commit(&vec![0; 300_000]).await, Err(WriteError::TooLarge));
+    assert!(!tier.contains(&key(1)), "the one it was to replace is out of date");
+    let mut writer = tier.writer(key(1)).unwrap();
+    let mut outcome = Ok(());
+    for _ in 0..30 {
+        outcome = outcome.and(writer.append(body(1, 100_000)).await);
+    }
+    assert_eq!(outcome, Err(WriteError::TooLarge));
+    drop(writer);
+    tier.close().await;
+    assert!(tier.writer(key(1)).is_none());
+    assert_eq!(tier.purge(&key(1).primary).await, Err(PurgeError::Closed));
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_takes_the_tier_out_of_service_and_nothing_else() {
+    let dir = TempDir::new().unwrap();
+    let metrics = Metrics::new();
+    let tier = DiskTier::open(&settings(dir.path(), 4), metrics.tier("disk")).unwrap();
+    put(&tier, key(1), b"kept", &body(1, 1000)).await;
+    tier.close().await;
+    drop(tier);
+    // Without write access to the data file every write fails with EBADF.
+    let mut opened = recovery::open(&settings(dir.path(), 4)).unwrap();
+    opened.found.file = File::open(dir.path().join("segments")).unwrap();
+    let store = Arc::new(Store::new(opened.found, metrics.tier("disk")));
+    let thread = {
+        let store = Arc::clone(&store);
+        std::thread::spawn(move || flush::run(&store))
+    };
+    let tier = Arc::new(DiskTier { store, threads: Mutex::new(vec![thread]), _lock: opened.lock });
+    let mut writer = tier.writer(key(2)).unwrap();
+    writer.append(body(2, 1000)).await.unwrap();
+    writer.commit(b"lost").await.unwrap();
+    let failed = async {
+        while metrics.tier("disk").error("write").get() == 0 || tier.contains(&key(2)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), failed).await.unwrap();
+    assert!(tier.writer(key(3)).is_none());
+    assert!(tier.get(&key(2)).await.is_none());
+    assert_holds(&tier, key(1), b"kept", &body(1, 1000)).await;
+}

@@ -1,0 +1,242 @@
+//! A stored response as the tiers hold it: head, content, and their form on the disk.
+
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http::header::CONTENT_LENGTH;
+use pingora::cache::CacheMeta;
+use pingora::http::ResponseHeader;
+
+use super::disk::Hash128;
+
+/// The first bytes of the metadata on the disk; the digit is its version.
+const MAGIC: [u8; 4] = *b"SVM1";
+
+/// The head of a stored response and its times, sharing no memory with the connection it came by.
+#[derive(Clone)]
+pub(super) struct Head {
+    fields: ResponseHeader,
+    fresh_until: SystemTime,
+    created: SystemTime,
+    epoch: SystemTime,
+    stale_while_revalidate: u32,
+    stale_if_error: u32,
+    variance: Option<Hash128>,
+    /// The whole key: a hash alone does not prove that two requests mean the same.
+    key: Box<[u8]>,
+}
+
+impl Head {
+    /// Copies what the proxy hands over.
+    pub(super) fn new(meta: &CacheMeta, key: &[u8], primary_slot: bool) -> pingora::Result<Self> {
+        // The values of a received head are slices of the connection's read buffer, which they would keep alive:
+        // only a trip through the serialised form copies them all.
+        let (internal, head) = meta.serialize()?;
+        let copy = CacheMeta::deserialize(&internal, &head)?;
+        Ok(Self::take(&copy, key, primary_slot))
+    }
+
+    fn take(meta: &CacheMeta, key: &[u8], primary_slot: bool) -> Self {
+        Self {
+            fields: meta.response_header_copy(),
+            fresh_until: meta.fresh_until(),
+            // The primary slot's provenance bounds the variants beside it, and rebuilding a `CacheMeta` can set it only
+            // by the time of creation, which means nothing else there.
+            created: if primary_slot { meta.provenance() } else { meta.created() },
+            epoch: meta.epoch(),
+            stale_while_revalidate: meta.stale_while_revalidate_sec(),
+            stale_if_error: meta.stale_if_error_sec(),
+            variance: meta.variance(),
+            key: key.into(),
+        }
+    }
+
+    /// The form the proxy works with.
+    pub(super) fn to_meta(&self) -> CacheMeta {
+        let mut meta = CacheMeta::new(
+            self.fresh_until,
+            self.created,
+            self.stale_while_revalidate,
+            self.stale_if_error,
+            self.fields.clone(),
+        );
+        meta.set_epoch_override(self.epoch);
+        if let Some(variance) = self.variance {
+            meta.set_variance(variance);
+        }
+        meta
+    }
+
+    /// Tells the length that is now known, so that ranges of it can be served.
+    pub(super) fn with_content_length(&self, length: u64) -> pingora::Result<Self> {
+        let mut fields = self.fields.clone();
+        if fields.status != StatusCode::NO_CONTENT && !fields.headers.contains_key(CONTENT_LENGTH) {
+            fields.insert_header(CONTENT_LENGTH, length.to_string())?;
+        }
+        Ok(Self { fields, key: self.key.clone(), ..*self })
+    }
+
+    pub(super) fn is_of(&self, key: &[u8]) -> bool {
+        *self.key == *key
+    }
+
+    pub(super) fn same_key(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+
+    pub(super) fn is_fresh(&self, now: SystemTime) -> bool {
+        self.fresh_until >= now
+    }
+
+    /// Whether the head agrees with the content having this length.
+    pub(super) fn declares(&self, length: u64) -> bool {
+        match self.fields.headers.get(CONTENT_LENGTH) {
+            Some(declared) => declared.to_str().ok().and_then(|digits| digits.parse().ok()) == Some(length),
+            None => length == 0,
+        }
+    }
+
+    /// Whether both are of one storing, so that the one may take over the content of the other.
+    pub(super) fn same_object(&self, other: &Self) -> bool {
+        let length = |head: &Self| head.fields.headers.get(CONTENT_LENGTH).cloned();
+        self.created == other.created && length(self) == length(other)
+    }
+
+    /// Bytes it takes in memory, roughly.
+    pub(super) fn size(&self) -> u64 {
+        const PER_FIELD: usize = 64;
+        let fields: usize =
+            self.fields.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_FIELD).sum();
+        (fields + self.key.len() + size_of::<Self>()) as u64
+    }
+
+    /// The metadata of an object on the disk.
+    pub(super) fn encode(&self) -> pingora::Result<Vec<u8>> {
+        let (internal, head) = self.to_meta().serialize()?;
+        let mut out = Vec::with_capacity(12 + self.key.len() + internal.len() + head.len());
+        out.extend_from_slice(&MAGIC);
+        for part in [&*self.key, internal.as_slice()] {
+            out.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
+            out.extend_from_slice(part);
+        }
+        out.extend_from_slice(&head);
+        Ok(out)
+    }
+
+    /// Reads what [`Head::encode`] wrote; `None` for anything else.
+    pub(super) fn decode(bytes: &[u8], primary_slot: bool) -> Option<Self> {
+        let rest = bytes.strip_prefix(&MAGIC)?;
+        let (key, rest) = part(rest)?;
+        let (internal, head) = part(rest)?;
+        let meta = CacheMeta::deserialize(internal, head).ok()?;
+        Some(Self::take(&meta, key, primary_slot))
+    }
+}
+
+fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
+}
+
+/// Content held in memory: pieces in order, one of them for anything up to [`Body::PIECE`].
+#[derive(Clone, Default)]
+pub(super) struct Body {
+    /// Each with the offset of its first byte.
+    pieces: Vec<(u64, Bytes)>,
+    len: u64,
+}
+
+impl Body {
+    /// Bytes of a piece of a large object.
+    pub(super) const PIECE: usize = 1 << 20;
+
+    pub(super) fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            let start = self.len;
+            self.len += piece.len() as u64;
+            self.pieces.push((start, piece));
+        }
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The rest of the piece at `offset`, without copying it; `None` at the end.
+    pub(super) fn at(&self, offset: u64) -> Option<Bytes> {
+        let index = self.pieces.partition_point(|(start, _)| *start <= offset).checked_sub(1)?;
+        let (start, piece) = &self.pieces[index];
+        let skip = usize::try_from(offset - start).ok()?;
+        (skip < piece.len()).then(|| piece.slice(skip..))
+    }
+
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Bytes> {
+        self.pieces.iter().map(|(_, piece)| piece.clone())
+    }
+}
+
+/// One piece of exactly the bytes of several, in memory of its own.
+pub(super) fn join<'a>(pieces: impl Iterator<Item = &'a Bytes> + Clone) -> Bytes {
+    let mut joined = BytesMut::with_capacity(pieces.clone().map(Bytes::len).sum());
+    pieces.for_each(|piece| joined.extend_from_slice(piece));
+    joined.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn head(primary_slot: bool) -> Head {
+        let mut fields = ResponseHeader::build(200, None).unwrap();
+        fields.append_header("ETag", "\"a\"").unwrap();
+        fields.append_header("X-Two", "1").unwrap();
+        fields.append_header("X-Two", "2").unwrap();
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let mut meta = CacheMeta::new(at(2000), at(1000), 7, 8, fields);
+        meta.set_epoch_override(at(900));
+        meta.set_variance([3; 16]);
+        Head::new(&meta, b"key", primary_slot).unwrap()
+    }
+
+    #[test]
+    fn a_head_survives_its_form_on_the_disk() {
+        for primary_slot in [true, false] {
+            let encoded = head(primary_slot).encode().unwrap();
+            let read = Head::decode(&encoded, primary_slot).unwrap();
+            assert!(read.is_of(b"key") && !read.is_of(b"kez"));
+            assert!(read.same_object(&head(primary_slot)));
+            let (meta, original) = (read.to_meta(), head(primary_slot).to_meta());
+            assert_eq!(meta.headers(), original.headers());
+            assert_eq!(
+                (meta.fresh_until(), meta.created(), meta.epoch(), meta.variance()),
+                (original.fresh_until(), original.created(), original.epoch(), original.variance())
+            );
+            assert_eq!((meta.stale_while_revalidate_sec(), meta.stale_if_error_sec()), (7, 8));
+        }
+    }
+
+    #[test]
+    fn a_damaged_form_is_no_head() {
+        let encoded = head(true).encode().unwrap();
+        for length in 0..encoded.len() {
+            assert!(Head::decode(&encoded[..length], true).is_none(), "{length}");
+        }
+        assert!(Head::decode(b"SVM1\xff\xff\xff\xffxx", true).is_none());
+    }
+
+    #[test]
+    fn content_is_read_from_any_offset() {
+        let mut body = Body::default();
+        body.push(Bytes::from_static(b"abc"));
+        body.push(Bytes::new());
+        body.push(Bytes::from_static(b"de"));
+        assert_eq!(body.len(), 5);
+        for (offset, rest) in [(0, "abc"), (2, "c"), (3, "de"), (4, "e")] {
+            assert_eq!(body.at(offset).unwrap(), rest);
+        }
+        assert_eq!(body.at(5), None);
+        assert_eq!(Body::default().at(0), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! The memory tier: whole objects, the least recently used of which make room.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
+
+use super::disk::Key;
+use super::entry::{Body, Head};
+use super::{Cache, PendingWrite};
+use crate::metrics::TierMetrics;
+
+/// moka's weights are 32 bits wide: in units of 64 bytes they reach 256 GiB and stay exact for small objects.
+const WEIGHT_UNIT: u64 = 64;
+/// What an entry costs besides its bytes: moka's node and the allocations, measured at about this.
+const ENTRY_OVERHEAD: u64 = 300;
+
+/// An object in memory.
+pub(super) struct Entry {
+    pub(super) head: Head,
+    pub(super) body: Body,
+    /// The disk tier has it, or is being given it.
+    pub(super) on_disk: AtomicBool,
+    /// It answered a request since it came here.
+    hit: AtomicBool,
+    /// The purge sequence it is older than.
+    pub(super) asked: u64,
+}
+
+impl Entry {
+    pub(super) fn new(head: Head, body: Body, on_disk: bool, asked: u64) -> Self {
+        Self { head, body, on_disk: AtomicBool::new(on_disk), hit: AtomicBool::new(false), asked }
+    }
+
+    /// The same content under the head that a validation brought.
+    pub(super) fn renewed(old: &Self, head: Head, asked: u64) -> Self {
+        let on_disk = old.on_disk.load(Ordering::Acquire);
+        let this = Self::new(head, old.body.clone(), on_disk, asked);
+        this.hit.store(old.hit.load(Ordering::Relaxed), Ordering::Relaxed);
+        this
+    }
+
+    fn size(&self) -> u64 {
+        self.body.len() + self.head.size() + ENTRY_OVERHEAD
+    }
+}
+
+pub(super) struct MemoryTier {
+    objects: moka::sync::Cache<Key, Arc<Entry>>,
+    metrics: TierMetrics,
+    demote: Arc<OnceLock<&'static Cache>>,
+}
+
+impl MemoryTier {
+    pub(super) fn new(capacity: u64, metrics: TierMetrics) -> Self {
+        let demote: Arc<OnceLock<&'static Cache>> = Arc::default();
+        let (evicted, target) = (metrics.clone(), Arc::clone(&demote));
+        let objects = moka::sync::Cache::builder()
+            .max_capacity(capacity / WEIGHT_UNIT)
+            // The default admission loses to LRU on CDN traffic: newcomers, above all large ones, hardly get in.
+            .eviction_policy(EvictionPolicy::lru())
+            .weigher(|_, entry: &Arc<Entry>| u32::try_from(entry.size().div_ceil(WEIGHT_UNIT)).unwrap_or(u32::MAX))
+            .eviction_listener(move |key: Arc<Key>, entry: Arc<Entry>, cause| {
+                evicted.objects.dec();
+                evicted.bytes.sub(gauge(entry.size()));
+                if cause == RemovalCause::Size {
+                    evicted.evictions.inc();
+                    if let Some(cache) = target.get() {
+                        demote_entry(cache, *key, entry);
+                    }
+                }
+            })
+            .build();
+        metrics.capacity.set(gauge(capacity));
+        Self { objects, metrics, demote }
+    }
+
+    /// Where evicted objects go that are not on the disk.
+    pub(super) fn demote_to(&self, cache: &'static Cache) {
+        // Set once, by `Cache::open`.
+        let _ = self.demote.set(cache);
+    }
+
+    /// The object, now the most recently used.
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.objects.get(key)
+    }
+
+    /// Counts an answer from memory.
+    pub(super) fn count_hit(&self, entry: &Entry) {
+        entry.hit.store(true, Ordering::Relaxed);
+        self.metrics.hits.inc();
+    }
+
+    pub(super) fn insert(&self, key: Key, entry: Arc<Entry>) {
+        self.metrics.objects.inc();
+        self.metrics.bytes.add(gauge(entry.size()));
+        self.objects.insert(key, entry);
+    }
+
+    pub(super) fn contains(&self, key: &Key) -> bool {
+        self.objects.contains_key(key)
+    }
+
+    /// Removes these; `true` if one was there.
+    pub(super) fn remove(&self, keys: &[Key]) -> bool {
+        keys.iter().fold(false, |found, key| self.objects.remove(key).is_some() | found)
+    }
+
+    pub(super) fn clear(&self) {
+        self.objects.invalidate_all();
+    }
+
+    #[cfg(test)]
+    pub(super) fn settle(&self) -> u64 {
+        self.objects.run_pending_tasks();
+        self.objects.weighted_size() * WEIGHT_UNIT
+    }
+}
+
+/// Writes an object that was of use to the disk, if that has not got it. Fills go to both tiers, so that this happens
+/// only after the disk tier had refused one.
+fn demote_entry(cache: &'static Cache, key: Key, entry: Arc<Entry>) {
+    if entry.on_disk.load(Ordering::Acquire) || !entry.hit.load(Ordering::Relaxed) {
+        return;
+    }
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let pending = PendingWrite::new(cache);
+    runtime.spawn(async move {
+        let _pending = pending;
+        let Some(mut writer) = cache.disk.as_ref().and_then(|disk| disk.writer(key)) else { return };
+        for piece in entry.body.pieces() {
+            if writer.append(piece).await.is_err() {
+                return;
+            }
+        }
+        cache.commit(key, entry.asked, writer, &entry.head).await;
+    });
+}
+
+fn gauge(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,278 @@
+//! The writing side of a fill: from the origin server's response into the tiers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::cache::storage::streaming_write::U64WriteId;
+use pingora::cache::storage::{HandleMiss, MissFinishType};
+use pingora::cache::{CacheKey, CacheMeta};
+use pingora::{Error, ErrorType, OrErr};
+
+use super::disk;
+use super::entry::Head;
+use super::fill::{Fill, FillError, WINDOW};
+use super::memory::Entry;
+use super::{Cache, PendingWrite, key, policy};
+
+/// Where the content of a fill stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// In memory as a whole, and on the disk if that takes it.
+    Memory,
+    /// On the disk; memory holds a window.
+    Stream,
+    /// Nowhere: it goes to the readers there are, through a window.
+    Through,
+}
+
+/// What became of a write to the disk tier.
+pub(super) enum Committed {
+    Yes,
+    /// The tier failed.
+    No,
+    /// A purge came before; the writer is given back for readers that still need it.
+    Purged(disk::Writer),
+}
+
+/// pingora's miss handler. Dropped before [`HandleMiss::finish`], it fails the fill.
+pub(super) struct FillWriter {
+    cache: &'static Cache,
+    fill: Arc<Fill>,
+    mode: Mode,
+    writer: Option<disk::Writer>,
+    /// The purge sequence its request began at.
+    asked: u64,
+    tag: U64WriteId,
+    /// Bytes of the cache's allowance for fills in memory that this one has taken.
+    held: u64,
+    ended: bool,
+}
+
+impl FillWriter {
+    /// Begins a fill and lets look-ups find it.
+    pub(super) fn begin(cache: &'static Cache, key: &CacheKey, meta: &CacheMeta) -> pingora::Result<Self> {
+        let tier_key = key::tier_key(key);
+        let head = Head::new(meta, key.primary_key(), tier_key.variant.is_none())?;
+        let declared = policy::content_length(meta.headers()).unwrap_or(None);
+        let asked = cache.asked(key);
+        let id = cache.next_fill.fetch_add(1, Ordering::Relaxed);
+        let fits = declared.unwrap_or(0) <= cache.max_object;
+        let current = cache.shards.with(&tier_key.primary, |shard| !shard.purged_since(&tier_key.primary, asked));
+        let writer = cache.disk.as_ref().filter(|_| fits && current).and_then(|disk| disk.writer(tier_key));
+        let mut held = 0;
+        let in_memory = declared.unwrap_or(0) <= cache.memory_object && cache.hold(&mut held, declared.unwrap_or(0));
+        let mode = match (fits && current, in_memory, &writer) {
+            (true, true, _) => Mode::Memory,
+            (true, false, Some(_)) => Mode::Stream,
+            _ => Mode::Through,
+        };
+        let attachable = mode != Mode::Through;
+        let reader = writer.as_ref().map(disk::Writer::reader);
+        let (fill, own) = Fill::begin(id, tier_key, head, declared, attachable, reader);
+        cache.shards.with(&tier_key.primary, |shard| {
+            let attachable = attachable && !shard.purged_since(&tier_key.primary, asked);
+            shard.add_fill(&fill, own, attachable);
+        });
+        cache.fills_in_flight.inc();
+        Ok(Self { cache, fill, mode, writer, asked, tag: id.into(), held, ended: false })
+    }
+
+    async fn write(&mut self, data: Bytes) -> Result<(), FillError> {
+        if self.ended {
+            return Err(FillError::Aborted);
+        }
+        if data.is_empty() {
+            return Ok(());
+        }
+        let total = self.fill.written() + data.len() as u64;
+        if self.fill.declared.is_some_and(|declared| total > declared) {
+            return Err(FillError::Aborted);
+        }
+        self.choose_mode(total);
+        if self.mode == Mode::Through {
+            self.fill.make_room().await?;
+            self.fill.push(data);
+            return Ok(());
+        }
+        self.fill.push(data.clone());
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        if writer.append(data).await.is_ok() {
+            self.fill.reached_disk(writer.written(), (self.mode == Mode::Stream).then_some(WINDOW));
+        } else {
+            // The tier counts its errors. What is in memory as a whole can still be stored there; else the part that
+            // the disk has is kept for those who still read it.
+            if self.mode == Mode::Stream {
+                self.pass_through();
+            } else {
+                self.fill.lost_disk();
+                self.writer = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Content of unknown length moves from memory to the disk, and on to nowhere, as it grows.
+    fn choose_mode(&mut self, total: u64) {
+        let fits = total <= self.cache.memory_object;
+        if self.mode == Mode::Memory && !(fits && self.cache.hold(&mut self.held, total)) {
+            self.cache.release(&mut self.held);
+            if self.writer.is_some() {
+                self.mode = Mode::Stream;
+            } else {
+                self.pass_through();
+            }
+        }
+        if self.mode == Mode::Stream && total > self.cache.max_object {
+            self.pass_through();
+        }
+    }
+
+    fn pass_through(&mut self) {
+        self.mode = Mode::Through;
+        self.unlist();
+        self.fill.detach(self.writer.take());
+    }
+
+    fn unlist(&self) {
+        self.cache.shards.with(&self.fill.key.primary, |shard| shard.remove_fill(&self.fill));
+    }
+
+    /// Whether all of it has come.
+    fn is_whole(&self) -> bool {
+        !self.ended && self.fill.declared.is_none_or(|declared| declared == self.fill.written())
+    }
+
+    /// Puts the object into memory, unless it was purged, and writes it to the disk in the background.
+    fn store_in_memory(&mut self, head: Head) {
+        let (cache, key, asked) = (self.cache, self.fill.key, self.asked);
+        let entry = Arc::new(Entry::new(head, self.fill.body(), self.writer.is_some(), asked));
+        let stored = cache.shards.with(&key.primary, |shard| {
+            shard.remove_fill(&self.fill);
+            cache.insert(shard, key, Arc::clone(&entry), asked)
+        });
+        let Some(writer) = self.writer.take().filter(|_| stored) else { return };
+        let pending = PendingWrite::new(cache);
+        tokio::spawn(async move {
+            let committed = cache.commit(key, asked, writer, &entry.head).await;
+            if !matches!(committed, Committed::Yes) {
+                entry.on_disk.store(false, Ordering::Release);
+            }
+            drop(pending);
+        });
+    }
+
+    /// Finishes the object on the disk in the background; until then look-ups are answered by the fill.
+    fn store_on_disk(&mut self, head: Head) {
+        let Some(writer) = self.writer.take() else { return };
+        let (cache, fill, asked) = (self.cache, Arc::clone(&self.fill), self.asked);
+        let pending = PendingWrite::new(cache);
+        tokio::spawn(async move {
+            let committed = cache.commit(fill.key, asked, writer, &head).await;
+            let stored = matches!(committed, Committed::Yes);
+            if let Committed::Purged(writer) = committed {
+                fill.park(writer);
+            }
+            cache.shards.with(&fill.key.primary, |shard| {
+                // An older and smaller object in memory would hide the one on the disk.
+                if stored {
+                    cache.memory.remove(&[fill.key]);
+                }
+                shard.remove_fill(&fill);
+            });
+            drop(pending);
+        });
+    }
+}
+
+#[async_trait]
+impl HandleMiss for FillWriter {
+    async fn write_body(&mut self, data: Bytes, _eof: bool) -> pingora::Result<()> {
+        let written = self.write(data).await;
+        if written.is_err() {
+            self.ended = true;
+            self.unlist();
+            self.fill.fail();
+        }
+        written.or_err(ErrorType::WriteError, "storing a response")
+    }
+
+    async fn finish(mut self: Box<Self>) -> pingora::Result<MissFinishType> {
+        if !self.is_whole() {
+            // Dropping it tells the readers.
+            return Error::e_explain(ErrorType::WriteError, "the response is not as long as it declared");
+        }
+        let length = self.fill.written();
+        let head = self.fill.head.with_content_length(length)?;
+        match self.mode {
+            Mode::Memory => self.store_in_memory(head),
+            Mode::Stream => self.store_on_disk(head),
+            Mode::Through => {}
+        }
+        self.ended = true;
+        self.fill.complete();
+        Ok(MissFinishType::Created(usize::try_from(length).unwrap_or(usize::MAX)))
+    }
+
+    fn streaming_write_tag(&self) -> Option<&[u8]> {
+        Some(self.tag.as_bytes())
+    }
+}
+
+impl Drop for FillWriter {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.unlist();
+            self.fill.fail();
+        }
+        // There if the proxy failed before it took it.
+        drop(self.cache.shards.with(&self.fill.key.primary, |shard| shard.take_own(self.fill.id)));
+        self.cache.release(&mut self.held);
+        self.cache.fills_in_flight.dec();
+    }
+}
+
+impl Cache {
+    /// Completes a write to the disk tier, unless its key was purged since.
+    pub(super) async fn commit(
+        &'static self,
+        key: disk::Key,
+        asked: u64,
+        writer: disk::Writer,
+        head: &Head,
+    ) -> Committed {
+        let Some(landing) = self.shards.landing(key.primary, asked) else { return Committed::Purged(writer) };
+        let Ok(meta) = head.encode() else { return Committed::No };
+        let written = writer.commit(&meta).await;
+        drop(landing);
+        match written {
+            Ok(()) => Committed::Yes,
+            Err(error) => {
+                tracing::warn!(%error, "an object was not written to the disk tier");
+                Committed::No
+            }
+        }
+    }
+
+    /// Takes `total` bytes in all of the allowance for fills that are in memory as a whole; `held` is what the fill
+    /// has taken so far. `false` leaves that as it was.
+    fn hold(&self, held: &mut u64, total: u64) -> bool {
+        let more = total.saturating_sub(*held);
+        let taken = self
+            .filling
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |filling| {
+                filling.checked_add(more).filter(|filling| *filling <= self.filling_max)
+            })
+            .is_ok();
+        if taken {
+            *held += more;
+        }
+        taken
+    }
+
+    fn release(&self, held: &mut u64) {
+        self.filling.fetch_sub(*held, Ordering::AcqRel);
+        *held = 0;
+    }
+}

@@ -1,0 +1,170 @@
+//! The secondary key that `Vary` asks for (RFC 9111 section 4.1).
+
+use aws_lc_rs::digest;
+use http::HeaderMap;
+use http::header::{ACCEPT_ENCODING, HeaderName, VARY};
+
+use crate::cache::disk::Hash128;
+
+/// Codings the edge tells apart; others do not select between stored responses.
+const CODINGS: [&str; 4] = ["gzip", "br", "zstd", "identity"];
+
+/// A hash of the request's fields that the response's `Vary` names; `None` without a `Vary`.
+///
+/// The same request and the same set of names give the same hash whatever their order and case, how a list is spread
+/// over field lines, and how `Accept-Encoding` is worded. It is cryptographic, for a client chooses what goes into it.
+pub fn variance(response: &HeaderMap, request: &HeaderMap) -> Option<Hash128> {
+    let names = names(response);
+    if names.is_empty() {
+        return None;
+    }
+    let mut framed = Vec::with_capacity(64);
+    for name in &names {
+        push(&mut framed, name.as_bytes());
+        match selecting(name, request) {
+            Some(value) => {
+                framed.push(1);
+                push(&mut framed, &value);
+            }
+            None => framed.push(0),
+        }
+    }
+    let mut hash = Hash128::default();
+    hash.copy_from_slice(&digest::digest(&digest::SHA256, &framed).as_ref()[..16]);
+    Some(hash)
+}
+
+/// Whether `Vary` says that anything may select, so that nothing stored can be reused.
+pub(super) fn has_star(response: &HeaderMap) -> bool {
+    members(response).any(|name| name == b"*")
+}
+
+fn members(response: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    response.get_all(VARY).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// Lower-cased, sorted, each once.
+fn names(response: &HeaderMap) -> Vec<String> {
+    let mut names: Vec<String> = members(response)
+        .filter(|name| !name.is_empty())
+        .map(|name| String::from_utf8_lossy(name).to_ascii_lowercase())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn selecting(name: &str, request: &HeaderMap) -> Option<Vec<u8>> {
+    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+    if !request.contains_key(&name) {
+        return None;
+    }
+    let lines = request.get_all(&name).iter().map(|value| value.as_bytes());
+    if name == ACCEPT_ENCODING {
+        return Some(acceptable(lines));
+    }
+    let members: Vec<&[u8]> = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii).collect();
+    Some(members.join(&b","[..]))
+}
+
+/// The codings that the client takes, one bit each (RFC 9110 section 12.5.3).
+fn acceptable<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut named: [Option<bool>; CODINGS.len()] = [None; CODINGS.len()];
+    let mut star = None;
+    for member in lines.flat_map(|line| line.split(|byte| *byte == b',')) {
+        let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let coding = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let taken = !parts.any(is_zero_weight);
+        let coding = if coding == b"x-gzip" { b"gzip".to_vec() } else { coding };
+        if coding == b"*" {
+            star = Some(taken);
+        } else if let Some(at) = CODINGS.iter().position(|known| known.as_bytes() == coding) {
+            named[at] = Some(taken);
+        }
+    }
+    let bits = named.iter().zip(CODINGS).enumerate().fold(0u8, |bits, (at, (named, coding))| {
+        // Identity is taken unless refused, by name or by `*`.
+        let taken = named.or(star).unwrap_or(coding == "identity");
+        bits | (u8::from(taken) << at)
+    });
+    vec![bits]
+}
+
+/// Whether a parameter is `q=0`, `q=0.0` and so on.
+fn is_zero_weight(parameter: &[u8]) -> bool {
+    let Some(weight) = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q=")) else { return false };
+    !weight.is_empty() && weight.iter().all(|byte| matches!(byte, b'0' | b'.'))
+}
+
+fn push(framed: &mut Vec<u8>, part: &[u8]) {
+    framed.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    framed.extend_from_slice(part);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    fn of(vary: &str, request: &[(&str, &str)]) -> Option<Hash128> {
+        variance(&map(&[("vary", vary)]), &map(request))
+    }
+
+    #[test]
+    fn without_vary_there_is_no_secondary_key() {
+        assert_eq!(variance(&HeaderMap::new(), &map(&[("accept", "a")])), None);
+        assert_eq!(of(" , ", &[("accept", "a")]), None);
+        assert!(has_star(&map(&[("vary", "accept, *")])));
+        assert!(!has_star(&map(&[("vary", "accept")])));
+    }
+
+    #[test]
+    fn order_case_and_lines_do_not_matter() {
+        let request = [("accept", "a, b"), ("x-one", "1")];
+        let key = of("Accept, X-One", &request);
+        assert_eq!(key, of("x-one,  accept,accept", &request));
+        assert_eq!(key, of("accept, x-one", &[("x-one", "1"), ("accept", "a"), ("accept", " b")]));
+        assert_ne!(key, of("accept, x-one", &[("accept", "a, b")]));
+        assert_ne!(of("x-one", &[("x-one", "")]), of("x-one", &[]), "empty is not missing");
+    }
+
+    #[test]
+    fn accept_encoding_is_the_set_of_codings() {
+        let of = |value: &str| of("accept-encoding", &[("accept-encoding", value)]);
+        let all = of("gzip, deflate, br, zstd");
+        assert_eq!(all, of("br;q=0.5, GZIP, zstd , unheard-of"));
+        assert_eq!(all, of("*"));
+        assert_eq!(of("gzip"), of("x-gzip;q=1, br;q=0.000"));
+        assert_ne!(of("gzip"), of("gzip, identity;q=0"));
+        assert_ne!(of("gzip"), of("br"));
+        assert_eq!(of(""), of("identity"));
+    }
+
+    proptest! {
+        #[test]
+        fn look_up_and_store_agree_and_no_input_panics(
+            vary in "[ -~]{0,40}", name in "[a-z-]{1,8}", value in "[ -~]{0,40}",
+        ) {
+            let request = map(&[(&name, &value), ("accept-encoding", &value)]);
+            let response = map(&[("vary", &vary), ("vary", &name)]);
+            let key = variance(&response, &request);
+            prop_assert!(key.is_some());
+            prop_assert_eq!(key, variance(&response.clone(), &request.clone()));
+        }
+
+        #[test]
+        fn another_value_of_a_named_field_is_another_key(a in "[a-z]{0,8}", b in "[a-z]{0,8}") {
+            prop_assume!(a != b);
+            prop_assert_ne!(of("x-v", &[("x-v", &a)]), of("x-v", &[("x-v", &b)]));
+        }
+    }
+}

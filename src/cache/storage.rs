@@ -1,0 +1,186 @@
+//! pingora-cache's `Storage` over the tiers.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pingora::cache::key::CompactCacheKey;
+use pingora::cache::storage::{HitHandler, MissHandler, PurgeOutcome, PurgeTarget, PurgeType};
+use pingora::cache::trace::SpanHandle;
+use pingora::cache::{CacheKey, CacheMeta, Storage};
+use pingora::{Error, ErrorType, OrErr};
+
+use super::disk::{Key, Object};
+use super::entry::{Body, Head};
+use super::fill::DISK_READ;
+use super::hit::{Hit, Tier};
+use super::memory::Entry;
+use super::miss::FillWriter;
+use super::purged::Shard;
+use super::{Asked, Cache, key};
+
+type Found = Option<(CacheMeta, HitHandler)>;
+
+#[async_trait]
+impl Storage for Cache {
+    async fn lookup(&'static self, key: &CacheKey, _trace: &SpanHandle) -> pingora::Result<Found> {
+        let (tier_key, whole) = (key::tier_key(key), key.primary_key());
+        let held = self.memory.get(&tier_key).filter(|entry| entry.head.is_of(whole));
+        if let Some(entry) = held.as_ref().filter(|entry| entry.head.is_fresh(self.clock.now())) {
+            return Ok(Some(self.memory_hit(entry)));
+        }
+        // What is being fetched now is newer than anything stale.
+        let (fill, promotion) = self.shards.with(&tier_key.primary, |shard| {
+            let promotion = shard.may_promote(&tier_key.primary).then(|| self.shards.sequence());
+            (shard.fill(&tier_key, whole), promotion)
+        });
+        if let Some(reader) = fill.and_then(|fill| fill.attach()) {
+            let meta = reader.fill().head.to_meta();
+            return Ok(Some((meta, Box::new(Hit::fill(reader, Some(self.collapsed.clone()))))));
+        }
+        match held {
+            Some(entry) => Ok(Some(self.memory_hit(&entry))),
+            None => Ok(self.find_on_disk(tier_key, whole, promotion).await),
+        }
+    }
+
+    /// Never `Ok(None)`, at which the proxy would panic.
+    async fn lookup_streaming_write(
+        &'static self,
+        key: &CacheKey,
+        tag: Option<&[u8]>,
+        _trace: &SpanHandle,
+    ) -> pingora::Result<Found> {
+        let primary = key::tier_key(key).primary;
+        let own = tag
+            .and_then(|tag| <[u8; 8]>::try_from(tag).ok())
+            .and_then(|tag| self.shards.with(&primary, |shard| shard.take_own(u64::from_be_bytes(tag))));
+        match own {
+            Some(reader) => Ok(Some((reader.fill().head.to_meta(), Box::new(Hit::fill(reader, None))))),
+            None => Error::e_explain(ErrorType::InternalError, "no such fill"),
+        }
+    }
+
+    async fn get_miss_handler(
+        &'static self,
+        key: &CacheKey,
+        meta: &CacheMeta,
+        _trace: &SpanHandle,
+    ) -> pingora::Result<MissHandler> {
+        Ok(Box::new(FillWriter::begin(self, key, meta)?))
+    }
+
+    /// Takes all variants, for the slot that pingora names selects no less.
+    async fn purge(
+        &'static self,
+        target: PurgeTarget<'_>,
+        _purge_type: PurgeType,
+        _trace: &SpanHandle,
+    ) -> pingora::Result<PurgeOutcome> {
+        let CompactCacheKey { primary, .. } = target.key();
+        let found = self.purge_primary(primary).await.or_err(ErrorType::InternalError, "purging")?;
+        Ok(if found { PurgeOutcome::Purged(None) } else { PurgeOutcome::NotFound })
+    }
+
+    /// Replaces the head of what was validated, if that is still what is stored.
+    async fn update_meta(
+        &'static self,
+        key: &CacheKey,
+        meta: &CacheMeta,
+        _trace: &SpanHandle,
+    ) -> pingora::Result<bool> {
+        let (tier_key, whole, asked) = (key::tier_key(key), key.primary_key(), self.asked(key));
+        let primary_slot = tier_key.variant.is_none();
+        let head = Head::new(meta, whole, primary_slot)?;
+        let in_memory = self.shards.with(&tier_key.primary, |shard| self.update_memory(shard, tier_key, &head, asked));
+        let Some(disk) = &self.disk else { return Ok(in_memory) };
+        let Some(landing) = self.shards.landing(tier_key.primary, asked) else { return Ok(in_memory) };
+        let stored = disk.get(&tier_key).await.and_then(|object| Head::decode(object.meta(), primary_slot));
+        let same = stored.is_some_and(|stored| stored.is_of(whole) && stored.same_object(&head));
+        let on_disk = same && disk.update_meta(&tier_key, &head.encode()?).await;
+        drop(landing);
+        Ok(in_memory || on_disk)
+    }
+
+    fn support_streaming_partial_write(&self) -> bool {
+        true
+    }
+
+    fn as_any(&self) -> &(dyn Any + Send + Sync + 'static) {
+        self
+    }
+}
+
+impl Cache {
+    /// The purge sequence a request began at, as [`Cache::stamp`] left it, or else the present one.
+    pub(super) fn asked(&self, key: &CacheKey) -> u64 {
+        key.extensions.get::<Asked>().map_or_else(|| self.shards.sequence(), |asked| asked.0)
+    }
+
+    /// Puts an object into memory unless it was purged since; under the lock of its shard.
+    pub(super) fn insert(&self, shard: &mut Shard, key: Key, entry: Arc<Entry>, asked: u64) -> bool {
+        if shard.purged_since(&key.primary, asked) {
+            return false;
+        }
+        shard.note_variant(&key, |other| self.memory.contains(other));
+        self.memory.insert(key, entry);
+        true
+    }
+
+    fn memory_hit(&self, entry: &Arc<Entry>) -> (CacheMeta, HitHandler) {
+        self.memory.count_hit(entry);
+        (entry.head.to_meta(), Box::new(Hit::memory(Arc::clone(entry), Tier::Memory)))
+    }
+
+    /// A hit on the disk; what is small moves up to memory, unless a purge is under way (`promotion` is `None`) or comes
+    /// before it is there. Whatever cannot be read is a miss.
+    async fn find_on_disk(&'static self, key: Key, whole: &[u8], promotion: Option<u64>) -> Found {
+        let object = self.disk.as_ref()?.get(&key).await?;
+        let head = Head::decode(object.meta(), key.variant.is_none()).filter(|head| head.is_of(whole))?;
+        if !head.declares(object.len()) {
+            return None;
+        }
+        let meta = head.to_meta();
+        if object.len() > self.memory_object {
+            return Some((meta, Box::new(Hit::disk(object))));
+        }
+        let body = read_whole(&object).await?;
+        let entry = Arc::new(Entry::new(head, body, true, promotion.unwrap_or(0)));
+        if let Some(asked) = promotion {
+            self.shards.with(&key.primary, |shard| {
+                // What came meanwhile is newer.
+                if !self.memory.contains(&key) && shard.fill(&key, whole).is_none() {
+                    self.insert(shard, key, Arc::clone(&entry), asked);
+                }
+            });
+        }
+        Some((meta, Box::new(Hit::memory(entry, Tier::Disk))))
+    }
+
+    fn update_memory(&self, shard: &mut Shard, key: Key, head: &Head, asked: u64) -> bool {
+        let Some(old) = self.memory.get(&key).filter(|old| old.head.same_key(head) && old.head.same_object(head))
+        else {
+            return false;
+        };
+        let entry = Entry::renewed(&old, head.clone(), asked);
+        self.insert(shard, key, Arc::new(entry), asked)
+    }
+}
+
+/// All of an object; `None` if a part of it cannot be read.
+async fn read_whole(object: &Object) -> Option<Body> {
+    let mut body = Body::default();
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    while at < object.len() {
+        let max = usize::try_from((object.len() - at).min(DISK_READ)).ok()?;
+        let bytes = object.read(at, max).await.ok().filter(|bytes| !bytes.is_empty() && bytes.len() <= max)?;
+        at += bytes.len() as u64;
+        pieces.push(bytes);
+    }
+    // One piece each for the writes to come; a slice of the tier's own buffers must not outlive its use here.
+    for group in pieces.chunks(Body::PIECE / usize::try_from(DISK_READ).ok()?) {
+        body.push(super::entry::join(group.iter()));
+    }
+    Some(body)
+}

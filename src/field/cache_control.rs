@@ -1,0 +1,238 @@
+//! Cache-Control (RFC 9111 section 5.2, RFC 5861, RFC 8246), in requests and responses.
+
+use http::HeaderMap;
+use http::header::{CACHE_CONTROL, PRAGMA};
+
+/// What a delta-seconds too large to hold becomes: 2^31 (RFC 9111 section 1.2.2).
+pub const DELTA_SECONDS_MAX: u32 = 1 << 31;
+
+/// The directives of one message. Unknown directives are left out; of a repeated one the most restrictive counts.
+///
+/// Durations are seconds. A `max-age` or `s-maxage` whose argument is missing or no number reads as 0, since a
+/// lifetime that cannot be understood must not make a response fresh (RFC 9111 section 4.2.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheControl {
+    /// `max-age`, of a request or a response.
+    pub max_age: Option<u32>,
+    /// `s-maxage`.
+    pub s_maxage: Option<u32>,
+    /// `stale-while-revalidate` (RFC 5861 section 3).
+    pub stale_while_revalidate: Option<u32>,
+    /// `stale-if-error` (RFC 5861 section 4).
+    pub stale_if_error: Option<u32>,
+    /// `min-fresh`, of a request.
+    pub min_fresh: Option<u32>,
+    /// `max-stale`, of a request; without an argument it is `u32::MAX`.
+    pub max_stale: Option<u32>,
+    /// `no-cache`; the form that names fields counts as the plain one, which asks for more.
+    pub no_cache: bool,
+    /// `no-store`.
+    pub no_store: bool,
+    /// `no-transform`.
+    pub no_transform: bool,
+    /// `only-if-cached`, of a request.
+    pub only_if_cached: bool,
+    /// `private`; the form that names fields counts as the plain one.
+    pub private: bool,
+    /// `public`.
+    pub public: bool,
+    /// `must-revalidate`.
+    pub must_revalidate: bool,
+    /// `proxy-revalidate`.
+    pub proxy_revalidate: bool,
+    /// `must-understand`.
+    pub must_understand: bool,
+    /// `immutable` (RFC 8246).
+    pub immutable: bool,
+}
+
+impl CacheControl {
+    /// Reads all `Cache-Control` lines of a message.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut this = Self::default();
+        for value in headers.get_all(CACHE_CONTROL) {
+            this.read(value.as_bytes());
+        }
+        this
+    }
+
+    /// Reads those of a request, where `Pragma: no-cache` stands in for a missing `Cache-Control` (RFC 9111
+    /// section 5.4).
+    pub fn of_request(headers: &HeaderMap) -> Self {
+        let mut this = Self::of(headers);
+        if !headers.contains_key(CACHE_CONTROL) {
+            this.no_cache = headers
+                .get_all(PRAGMA)
+                .iter()
+                .any(|value| Directives(value.as_bytes()).any(|(name, _)| name.eq_ignore_ascii_case(b"no-cache")));
+        }
+        this
+    }
+
+    /// Adds the directives of one field line.
+    pub fn read(&mut self, line: &[u8]) {
+        for (name, argument) in Directives(line) {
+            let name = name.to_ascii_lowercase();
+            match name.as_slice() {
+                b"max-age" => lower(&mut self.max_age, delta_seconds(argument).unwrap_or(0)),
+                b"s-maxage" => lower(&mut self.s_maxage, delta_seconds(argument).unwrap_or(0)),
+                b"stale-while-revalidate" => {
+                    lower(&mut self.stale_while_revalidate, delta_seconds(argument).unwrap_or(0));
+                }
+                b"stale-if-error" => lower(&mut self.stale_if_error, delta_seconds(argument).unwrap_or(0)),
+                b"min-fresh" => {
+                    let seconds = delta_seconds(argument).unwrap_or(DELTA_SECONDS_MAX);
+                    self.min_fresh = Some(self.min_fresh.map_or(seconds, |have| have.max(seconds)));
+                }
+                b"max-stale" => {
+                    let seconds = if argument.is_none() { u32::MAX } else { delta_seconds(argument).unwrap_or(0) };
+                    lower(&mut self.max_stale, seconds);
+                }
+                b"no-cache" => self.no_cache = true,
+                b"no-store" => self.no_store = true,
+                b"no-transform" => self.no_transform = true,
+                b"only-if-cached" => self.only_if_cached = true,
+                b"private" => self.private = true,
+                b"public" => self.public = true,
+                b"must-revalidate" => self.must_revalidate = true,
+                b"proxy-revalidate" => self.proxy_revalidate = true,
+                b"must-understand" => self.must_understand = true,
+                b"immutable" => self.immutable = true,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn lower(slot: &mut Option<u32>, seconds: u32) {
+    *slot = Some(slot.map_or(seconds, |have| have.min(seconds)));
+}
+
+/// Digits only, as a token or a quoted string; what overflows is 2^31.
+fn delta_seconds(argument: Option<&[u8]>) -> Option<u32> {
+    let text = argument?;
+    let digits = match text {
+        [b'"', inner @ .., b'"'] => inner,
+        other => other,
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let mut seconds: u32 = 0;
+    for digit in digits {
+        seconds = seconds.saturating_mul(10).saturating_add(u32::from(digit - b'0')).min(DELTA_SECONDS_MAX);
+    }
+    Some(seconds)
+}
+
+/// The `name[=argument]` members of a comma-separated list; commas within quoted strings do not separate.
+struct Directives<'a>(&'a [u8]);
+
+impl<'a> Iterator for Directives<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.0.is_empty() {
+            let (member, rest) = split_member(self.0);
+            self.0 = rest;
+            let member = member.trim_ascii();
+            if member.is_empty() {
+                continue;
+            }
+            return Some(match member.iter().position(|byte| *byte == b'=') {
+                Some(at) => (&member[..at], Some(&member[at + 1..])),
+                None => (member, None),
+            });
+        }
+        None
+    }
+}
+
+fn split_member(list: &[u8]) -> (&[u8], &[u8]) {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in list.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' if !quoted => return (&list[..at], &list[at + 1..]),
+            _ => {}
+        }
+    }
+    (list, &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn read(line: &str) -> CacheControl {
+        let mut cc = CacheControl::default();
+        cc.read(line.as_bytes());
+        cc
+    }
+
+    #[test]
+    fn directives_are_read_in_any_case_and_spacing() {
+        let cc = read("  Public ,,max-age=60,\tS-MAXAGE=\"120\", must-revalidate , unknown=7, immutable");
+        assert_eq!(
+            cc,
+            CacheControl {
+                public: true,
+                max_age: Some(60),
+                s_maxage: Some(120),
+                must_revalidate: true,
+                immutable: true,
+                ..CacheControl::default()
+            }
+        );
+    }
+
+    #[test]
+    fn a_comma_in_a_quoted_string_does_not_separate() {
+        let cc = read(r#"ext="max-age=1, no-store, \", private", max-age=9"#);
+        assert_eq!(cc, CacheControl { max_age: Some(9), ..CacheControl::default() });
+        assert!(read(r#"private="set-cookie, x""#).private);
+        assert!(read(r#"no-cache="set-cookie"#).no_cache, "an open quote takes the rest");
+    }
+
+    #[test]
+    fn a_lifetime_that_is_no_number_is_zero() {
+        for line in ["max-age", "max-age=", "max-age=-1", "max-age=1.5", "max-age='60'", "max-age=\"", "max-age=6x"] {
+            assert_eq!(read(line).max_age, Some(0), "{line}");
+        }
+        assert_eq!(read("max-age=99999999999999999999").max_age, Some(DELTA_SECONDS_MAX));
+        assert_eq!(read("max-age=4294967296").max_age, Some(DELTA_SECONDS_MAX));
+    }
+
+    #[test]
+    fn of_a_repeated_directive_the_most_restrictive_counts() {
+        assert_eq!(read("max-age=100, max-age=1").max_age, Some(1));
+        assert_eq!(read("max-age=1, max-age=100").max_age, Some(1));
+        assert_eq!(read("min-fresh=1, min-fresh=5").min_fresh, Some(5));
+        assert_eq!(read("max-stale").max_stale, Some(u32::MAX));
+        assert_eq!(read("max-stale=5").max_stale, Some(5));
+    }
+
+    #[test]
+    fn pragma_counts_only_where_there_is_no_cache_control() {
+        let mut headers = HeaderMap::new();
+        headers.insert(PRAGMA, HeaderValue::from_static("foo"));
+        assert!(!CacheControl::of_request(&headers).no_cache);
+        headers.append(PRAGMA, HeaderValue::from_static("x, No-Cache"));
+        assert!(CacheControl::of_request(&headers).no_cache);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=5"));
+        assert!(!CacheControl::of_request(&headers).no_cache);
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut cc = CacheControl::default();
+            cc.read(&line);
+            prop_assert!(cc.max_age.is_none_or(|s| s <= DELTA_SECONDS_MAX));
+        }
+    }
+}

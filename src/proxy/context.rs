@@ -1,0 +1,170 @@
+//! What one request accumulates on its way through the phases.
+
+use super::failure::Failure;
+use super::plane::{RouteRule, SiteHandles};
+use super::respond::Answer;
+use crate::cache::Tier;
+use crate::cache::policy::Demand;
+use crate::field::CacheOutcome;
+use crate::field::cache_status::Forward;
+use crate::origin::ServerId;
+use crate::origin::s3::Attempt;
+use crate::types::HostName;
+use bytes::Bytes;
+use http::HeaderMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// The scheme a request came by, and so the scheme of its target URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Cleartext.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    /// `http` or `https`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// 80 or 443.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// The target URI (RFC 9110 section 7.1), normalised for routing and the cache key.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// From the connection.
+    pub scheme: Scheme,
+    /// From `:authority`, the absolute form, or `Host`.
+    pub host: HostName,
+    /// `None`: the scheme's default.
+    pub port: Option<u16>,
+    /// Path and query as sent, in origin form.
+    pub path_and_query: Box<str>,
+}
+
+impl Target {
+    /// The path without the query, still percent-encoded.
+    pub fn path(&self) -> &str {
+        self.path_and_query.split_once('?').map_or(&*self.path_and_query, |(path, _)| path)
+    }
+
+    /// Host and, where it is not the default, port.
+    pub fn authority(&self) -> String {
+        match self.port {
+            Some(port) => format!("{}:{port}", self.host),
+            None => self.host.to_string(),
+        }
+    }
+}
+
+/// 128 bits that name one request; written as 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId(pub [u8; 16]);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// An attempt to reach one server of the origin.
+#[derive(Clone, Copy, Debug)]
+pub struct Server {
+    /// For reporting its health.
+    pub id: ServerId,
+    /// Where it is.
+    pub address: SocketAddr,
+}
+
+/// One request's state between the phases.
+pub struct RequestContext {
+    /// When its head had been read.
+    pub started: Instant,
+    /// The same as wall-clock time.
+    pub started_at: SystemTime,
+    /// In the access log, in `X-Request-Id` to the origin and in error bodies.
+    pub request_id: RequestId,
+    /// Once it is parsed.
+    pub target: Option<Target>,
+    /// Once it is routed.
+    pub rule: Option<Arc<RouteRule>>,
+    /// The site, or the handles of unrouted requests.
+    pub site: Arc<SiteHandles>,
+    /// What the request's directives ask of a stored response.
+    pub demand: Demand,
+    /// Which object of a bucket is asked for.
+    pub attempt: Attempt,
+    /// The server asked now.
+    pub server: Option<Server>,
+    /// Servers that failed for this request.
+    pub tried: Vec<ServerId>,
+    /// When the request was on its way to the origin.
+    pub asked: Option<Instant>,
+    /// How long the origin took to answer with a response head.
+    pub origin_time: Option<Duration>,
+    /// Why the request went forward (RFC 9211 section 2.2), where that is known before the response.
+    pub forward: Option<Forward>,
+    /// The tier a stored response came from.
+    pub tier: Option<Tier>,
+    /// The fields of a 304 that confirms the stored response, until they are merged into it.
+    pub confirmation: Option<HeaderMap>,
+    /// The primary look-up found a response whose `Vary` selects another.
+    pub varied: bool,
+    /// What the cache did, for log and metrics.
+    pub outcome: CacheOutcome,
+    /// Takes the place of the origin's body.
+    pub replacement: Option<Bytes>,
+    /// The origin's body is to be dropped.
+    pub replaced: bool,
+    /// Body bytes received.
+    pub request_bytes: u64,
+    /// What went wrong.
+    pub failure: Option<Failure>,
+    /// What to answer instead of going on to the origin.
+    pub answer: Option<Answer>,
+}
+
+impl RequestContext {
+    /// For a request whose head has just been read.
+    pub fn new(site: Arc<SiteHandles>, request_id: RequestId, now: SystemTime) -> Self {
+        Self {
+            started: Instant::now(),
+            started_at: now,
+            request_id,
+            target: None,
+            rule: None,
+            site,
+            demand: Demand::default(),
+            attempt: Attempt::Requested,
+            server: None,
+            tried: Vec::new(),
+            asked: None,
+            origin_time: None,
+            forward: None,
+            tier: None,
+            confirmation: None,
+            varied: false,
+            outcome: CacheOutcome::None,
+            replacement: None,
+            replaced: false,
+            request_bytes: 0,
+            failure: None,
+            answer: None,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The fields that a forwarding proxy adds and removes (RFC 9110 section 7.6).
+
+use super::context::{RequestContext, Scheme};
+use super::guard::CDN_LOOP;
+use crate::field::connection;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::{HeaderValue, StatusCode, Version};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use std::net::IpAddr;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_SSL: HeaderName = HeaderName::from_static("x-forwarded-ssl");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Fields by which frameworks let a request claim another target or method than it has. They are not part of the cache
+/// key, so on a request whose answer may be stored they never reach the origin.
+const OVERRIDES: [&str; 9] = [
+    "forwarded",
+    "x-forwarded-prefix",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+];
+
+/// Dresses the request for an HTTP origin: `Host`, the forwarding fields of nginx-proxy, `Via`, `CDN-Loop`.
+///
+/// The client's own `X-Forwarded-*` are replaced, not extended: nobody has said yet which peers may be believed.
+///
+/// # Errors
+/// A value that no field can hold; the request is then answered 500.
+pub fn request_to_origin(
+    upstream: &mut RequestHeader,
+    downstream: &RequestHeader,
+    ctx: &RequestContext,
+    client: Option<IpAddr>,
+    host: Option<&str>,
+    node: &str,
+    may_be_stored: bool,
+) -> Result<()> {
+    let Some(target) = &ctx.target else { return Ok(()) };
+    let authority = target.authority();
+    if upstream.raw_path() != target.path_and_query.as_bytes() {
+        // Absolute form is for proxies (RFC 9112 section 3.2.2); many origins answer it 400.
+        upstream.set_raw_path(target.path_and_query.as_bytes())?;
+    }
+    upstream.insert_header(HOST, host.unwrap_or(&authority))?;
+    if may_be_stored {
+        for name in OVERRIDES {
+            upstream.remove_header(name);
+        }
+    }
+    // CVE-2016-5385: CGI turns it into HTTP_PROXY.
+    upstream.remove_header("proxy");
+    match client.map(|c| c.to_string()) {
+        Some(client) => {
+            upstream.insert_header(X_REAL_IP, &client)?;
+            upstream.insert_header(X_FORWARDED_FOR, &client)?;
+        }
+        None => {
+            upstream.remove_header(&X_REAL_IP);
+            upstream.remove_header(&X_FORWARDED_FOR);
+        }
+    }
+    upstream.insert_header(X_FORWARDED_HOST, &authority)?;
+    upstream.insert_header(X_FORWARDED_PROTO, target.scheme.as_str())?;
+    upstream.insert_header(X_FORWARDED_PORT, target.port.unwrap_or(target.scheme.default_port()).to_string())?;
+    upstream.insert_header(X_FORWARDED_SSL, if target.scheme == Scheme::Https { "on" } else { "off" })?;
+    upstream.insert_header(X_ORIGINAL_URI, &*target.path_and_query)?;
+    upstream.insert_header(X_REQUEST_ID, ctx.request_id.to_string())?;
+    upstream.append_header(VIA, via(downstream.version))?;
+    upstream.append_header(CDN_LOOP, node)?;
+    // The core takes `TE` for connection-specific; gRPC servers insist on the one value that is not.
+    if downstream.headers.get_all(TE).iter().any(|v| v.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        upstream.insert_header(TE, "trailers")?;
+    }
+    if downstream.version != Version::HTTP_11 {
+        upstream.remove_header(&EXPECT);
+    }
+    Ok(())
+}
+
+/// Takes off a response what is meant for one connection only, before anything is stored of it.
+pub fn response_from_origin(response: &mut ResponseHeader) {
+    let switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    for name in connection::nominated(&response.headers) {
+        if switching && (name == CONNECTION || name == UPGRADE) {
+            continue;
+        }
+        // Framing belongs to the core; `Content-Length` cannot be nominated away.
+        if name != TRANSFER_ENCODING && name != CONTENT_LENGTH {
+            response.remove_header(&name);
+        }
+    }
+}
+
+/// The `Via` value of a message received in `version` (RFC 9110 section 7.6.3).
+pub fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_2 => "2 selvedge",
+        Version::HTTP_10 => "1.0 selvedge",
+        _ => "1.1 selvedge",
+    })
+}

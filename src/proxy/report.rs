@@ -1,0 +1,146 @@
+//! What is told about a request: `Cache-Status` to the client, metrics, and one access event.
+
+use super::Edge;
+use super::access_log::{Event, field_text};
+use super::context::{RequestContext, RequestId};
+use super::failure;
+use super::plane::Done;
+use crate::cache::Tier;
+use crate::field::CacheOutcome;
+use crate::field::cache_status::{CacheStatus, Forward};
+use http::header::{REFERER, USER_AGENT};
+use http::{HeaderName, Version};
+use pingora::Error;
+use pingora::cache::CachePhase;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+/// Makes request ids: 64 random bits of the process and a counter, mixed so that neither can be guessed from the other.
+pub struct RequestIds {
+    node: Box<str>,
+    seed: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    /// With a fresh seed.
+    pub fn new() -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        let seed = RandomState::new().hash_one("request ids");
+        Self { node: format!("selvedge-{:016x}", RandomState::new().hash_one("node")).into(), seed, next: 0.into() }
+    }
+
+    /// The next id.
+    pub fn next(&self) -> RequestId {
+        let count = self.next.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+        RequestId(xxhash_rust::xxh3::xxh3_128_with_seed(&count, self.seed).to_be_bytes())
+    }
+
+    /// This process's name in `CDN-Loop`.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+}
+
+/// What the cache did with this response, as RFC 9211 tells it and as metrics count it.
+pub fn cache_status(
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &RequestContext,
+    now: SystemTime,
+) -> (CacheStatus, CacheOutcome) {
+    let meta = session.cache.maybe_cache_meta();
+    let ttl = meta.map(|meta| match meta.fresh_until().duration_since(now) {
+        Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        Err(over) => -i64::try_from(over.duration().as_secs()).unwrap_or(i64::MAX),
+    });
+    let hit = CacheStatus { ttl, detail: ctx.tier.map(Tier::as_str), ..CacheStatus::default() };
+    let forwarded = |forward: Option<Forward>| CacheStatus { forward, ..CacheStatus::default() };
+    match session.cache.phase() {
+        CachePhase::Hit if ctx.tier == Some(Tier::Fill) => {
+            let status = CacheStatus { collapsed: true, ..forwarded(Some(Forward::UriMiss)) };
+            (status, CacheOutcome::Collapsed)
+        }
+        CachePhase::Hit => (hit, CacheOutcome::Hit),
+        CachePhase::Stale | CachePhase::StaleUpdating => (hit, CacheOutcome::Stale),
+        CachePhase::Revalidated | CachePhase::RevalidatedNoCache(_) => {
+            let status = CacheStatus {
+                forward_status: Some(304),
+                stored: true,
+                ttl,
+                detail: ctx.tier.map(Tier::as_str),
+                ..forwarded(ctx.forward.or(Some(Forward::Stale)))
+            };
+            (status, CacheOutcome::Revalidated)
+        }
+        CachePhase::Miss | CachePhase::Expired => {
+            let status = CacheStatus { stored: true, ..forwarded(ctx.forward.or(Some(Forward::UriMiss))) };
+            (status, CacheOutcome::Miss)
+        }
+        _ if ctx.forward.is_some_and(|f| f != Forward::Bypass && f != Forward::Method) => {
+            let forward_status = (response.status.as_u16() == 502).then_some(502);
+            (CacheStatus { forward_status, ..forwarded(ctx.forward) }, CacheOutcome::Miss)
+        }
+        _ => (forwarded(Some(ctx.forward.unwrap_or(Forward::Bypass))), CacheOutcome::Bypass),
+    }
+}
+
+/// Counts the request and hands its event to the access log.
+pub fn finish(edge: &Edge, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
+    let duration = ctx.started.elapsed();
+    let status = session.response_written().map(|head| head.status);
+    let response_bytes = session.body_bytes_sent() as u64;
+    let request = session.req_header();
+    ctx.site.count(&Done {
+        method: &request.method,
+        status,
+        outcome: ctx.outcome,
+        response_bytes,
+        request_bytes: ctx.request_bytes,
+        seconds: duration.as_secs_f64(),
+    });
+    if !edge.log.enabled() || session.is_subrequest() {
+        return;
+    }
+    let field = |name: &HeaderName| request.headers.get(name).map(|v| field_text(v.as_bytes()));
+    let failure = ctx.failure.or_else(|| error.map(failure::classify));
+    let target = ctx.target.as_ref();
+    edge.log.record(Event {
+        time: ctx.started_at,
+        request_id: ctx.request_id.0,
+        client: session.client_addr().and_then(|a| a.as_inet()).copied(),
+        site: ctx.site.name().clone(),
+        method: request.method.clone(),
+        scheme: target.map_or("http", |t| t.scheme.as_str()),
+        host: target.map(|t| t.authority()).unwrap_or_default(),
+        target: target.map(|t| t.path_and_query.to_string()).unwrap_or_else(|| field_text(request.raw_path())),
+        protocol: protocol(request.version),
+        status: status.map_or(0, |s| s.as_u16()),
+        request_bytes: ctx.request_bytes,
+        response_bytes,
+        duration,
+        origin_duration: ctx.origin_time,
+        cache: ctx.outcome.as_str(),
+        tier: ctx.tier.map(Tier::as_str),
+        upstream: ctx.server.map(|s| s.address),
+        origin: ctx.rule.as_ref().map(|r| r.origin.name().clone()),
+        user_agent: field(&USER_AGENT),
+        referer: field(&REFERER),
+        tls: session.digest().and_then(|d| d.ssl_digest.as_ref()).map(|d| tls_version(&d.version)),
+        error: failure.map(|f| f.as_str().to_owned()),
+    });
+}
+
+fn tls_version(version: &str) -> &'static str {
+    if version.contains("1.2") || version.contains("1_2") { "TLSv1.2" } else { "TLSv1.3" }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}

@@ -1,0 +1,107 @@
+//! Answers that the edge makes itself.
+
+use super::context::{RequestContext, RequestId};
+use super::failure::Failure;
+use super::guard::Refusal;
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// An answer of the edge's own.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// The request is refused.
+    Refused(Refusal),
+    /// No site has this host: 503, as nginx-proxy answers.
+    UnknownHost,
+    /// The site has no route for this path.
+    NoRoute,
+    /// The origin takes other methods: 405 with this `Allow`.
+    MethodNotAllowed(&'static str),
+    /// The body is larger than the route allows.
+    TooLarge,
+    /// Go to this URI.
+    Redirect(StatusCode, String),
+    /// The path names nothing that the bucket could be asked for.
+    NoObject(StatusCode, String),
+    /// The client wants a stored response or none.
+    NotStored,
+    /// The origin could not answer.
+    Failed(Failure),
+}
+
+impl Answer {
+    /// Its status; `None` when there is nobody left to answer.
+    pub fn status(&self) -> Option<StatusCode> {
+        Some(match self {
+            Self::Refused(refusal) => refusal.status(),
+            Self::UnknownHost => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Redirect(status, _) => *status,
+            Self::NoObject(status, _) => *status,
+            Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
+            Self::Failed(failure) => return failure.status(),
+        })
+    }
+
+    fn reason(&self) -> String {
+        match self {
+            Self::Refused(refusal) => refusal.as_str().to_owned(),
+            Self::UnknownHost => "no site is configured for this host".to_owned(),
+            Self::NoRoute => "this site has no route for the path".to_owned(),
+            Self::MethodNotAllowed(allow) => format!("allowed: {allow}"),
+            Self::TooLarge => "the request body is too large".to_owned(),
+            Self::Redirect(_, to) => format!("see {to}"),
+            Self::NoObject(_, reason) => reason.clone(),
+            Self::NotStored => "no stored response can be used, and only-if-cached was asked for".to_owned(),
+            Self::Failed(failure) => failure.as_str().replace('_', " "),
+        }
+    }
+}
+
+/// Writes the answer. The connection stays usable where the request's body can be drained.
+///
+/// # Errors
+/// The client is gone.
+pub async fn write(session: &mut Session, ctx: &RequestContext, answer: &Answer) -> Result<()> {
+    let Some(status) = answer.status() else { return Ok(()) };
+    let body = page(status, &answer.reason(), ctx.request_id);
+    let mut head = ResponseHeader::build(status, Some(8))?;
+    head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    head.insert_header(CONTENT_LENGTH, body.len())?;
+    head.insert_header(CACHE_CONTROL, "no-store")?;
+    match answer {
+        Answer::Redirect(_, to) => {
+            head.insert_header(LOCATION, to.as_str())?;
+        }
+        Answer::MethodNotAllowed(allow) => head.insert_header(ALLOW, *allow)?,
+        Answer::Refused(Refusal::Trace) => head.insert_header(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?,
+        Answer::Failed(failure) => head.insert_header(PROXY_STATUS, proxy_status(*failure))?,
+        _ => {}
+    }
+    let head_only = session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(head), head_only).await?;
+    if !head_only {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// The `Proxy-Status` member of a failure (RFC 9209 section 2).
+pub fn proxy_status(failure: Failure) -> HeaderValue {
+    HeaderValue::try_from(format!("selvedge; error={}", failure.as_str()))
+        .unwrap_or_else(|_| HeaderValue::from_static("selvedge"))
+}
+
+/// A plain page that says what happened and gives support the id to search the logs for.
+pub fn page(status: StatusCode, reason: &str, request_id: RequestId) -> Bytes {
+    let phrase = status.canonical_reason().unwrap_or("Error");
+    Bytes::from(format!("{} {phrase}\n\n{reason}\nrequest {request_id}\n", status.as_u16()))
+}

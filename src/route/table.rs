@@ -1,0 +1,375 @@
+//! The table that requests are looked up in.
+
+use super::path::PathTable;
+use super::{HostPattern, SiteSpec};
+use regex::Regex;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+/// Sites by host. Immutable: a change of configuration builds another one and swaps it in.
+///
+/// An exact host costs one hash; a wildcard one more per label; regexes are tried one after another, last. Nothing is
+/// allocated unless a regex is tried.
+#[derive(Debug)]
+pub struct RouteTable<T> {
+    sites: Vec<PathTable<T>>,
+    exact: HashMap<Box<str>, usize>,
+    leading: Wildcards,
+    trailing: Wildcards,
+    /// In the order of the source.
+    regexes: Vec<(Regex, usize)>,
+    any: Option<usize>,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match<'a, T> {
+    /// To this route.
+    Route(&'a T),
+    /// The host is a site's, but no route of it takes the path: 404.
+    NoRoute,
+    /// No site answers for the host: 503, as nginx-proxy answers.
+    UnknownHost,
+}
+
+/// What makes a list of sites ambiguous. Sites and routes are named by their places in what was given, from 0.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildProblem {
+    /// Two sites answer for the same host pattern.
+    #[error("host `{pattern}` belongs to two sites; leave it in one of them")]
+    DuplicateHost {
+        /// As [`HostPattern`] writes it.
+        pattern: String,
+        /// The site that has it first.
+        first: usize,
+        /// The site that repeats it.
+        second: usize,
+    },
+    /// Two routes of one site have the same path, so the second can never be reached.
+    #[error("path `{pattern}` is given twice in one site; leave out one of the two routes")]
+    DuplicatePath {
+        /// The site.
+        site: usize,
+        /// As [`super::PathPattern`] writes it.
+        pattern: String,
+        /// The route that has it first.
+        first: usize,
+        /// The route that repeats it.
+        second: usize,
+    },
+}
+
+impl<T> RouteTable<T> {
+    /// Builds the table. Regexes are tried in the order of `sites` and, within one, of its hosts; a source without an
+    /// order of its own sorts them first.
+    ///
+    /// # Errors
+    /// Every ambiguity at once. A site that repeats its own host is not one.
+    pub fn build(sites: Vec<SiteSpec<T>>) -> Result<Self, Vec<BuildProblem>> {
+        let mut problems = Vec::new();
+        let mut owners: HashMap<String, usize> = HashMap::new();
+        let mut table = Self {
+            sites: Vec::with_capacity(sites.len()),
+            exact: HashMap::new(),
+            leading: Wildcards::default(),
+            trailing: Wildcards::default(),
+            regexes: Vec::new(),
+            any: None,
+        };
+        for (site, spec) in sites.into_iter().enumerate() {
+            for host in spec.hosts {
+                match owners.entry(host.to_string()) {
+                    Entry::Vacant(vacant) => {
+                        vacant.insert(site);
+                        table.add_host(host, site);
+                    }
+                    Entry::Occupied(first) if *first.get() == site => {}
+                    Entry::Occupied(first) => problems.push(BuildProblem::DuplicateHost {
+                        pattern: first.key().clone(),
+                        first: *first.get(),
+                        second: site,
+                    }),
+                }
+            }
+            table.sites.push(PathTable::build(spec.routes, |first, second, pattern| {
+                problems.push(BuildProblem::DuplicatePath { site, pattern, first, second });
+            }));
+        }
+        if problems.is_empty() { Ok(table) } else { Err(problems) }
+    }
+
+    /// Finds the route of a request. `host` is as [`crate::types::HostName`] holds it: lower case, without a trailing
+    /// dot or a port; `path` is the request's, without its query.
+    pub fn find(&self, host: &str, path: &str) -> Match<'_, T> {
+        match self.site(host) {
+            None => Match::UnknownHost,
+            Some(site) => self.sites[site].find(path).map_or(Match::NoRoute, Match::Route),
+        }
+    }
+
+    fn site(&self, host: &str) -> Option<usize> {
+        // Each label that a wildcard's text can end at is tried, the longest text first. An empty label stands for
+        // nothing: `*.b` takes neither `b` nor `.b`.
+        let leading = || {
+            let dots = host.match_indices('.').map(|(dot, _)| dot).filter(|dot| *dot > 0);
+            dots.map(|dot| &host[dot..]).find_map(|suffix| self.leading.get(suffix))
+        };
+        let trailing = || {
+            let dots = host.rmatch_indices('.').map(|(dot, _)| dot).filter(|dot| dot + 1 < host.len());
+            dots.map(|dot| &host[..=dot]).find_map(|prefix| self.trailing.get(prefix))
+        };
+        let regex = || self.regexes.iter().find(|(regex, _)| regex.is_match(host)).map(|(_, site)| *site);
+        self.exact.get(host).copied().or_else(leading).or_else(trailing).or_else(regex).or(self.any)
+    }
+
+    fn add_host(&mut self, host: HostPattern, site: usize) {
+        match host {
+            HostPattern::Exact(name) => {
+                self.exact.insert(name.as_str().into(), site);
+            }
+            HostPattern::LeadingWildcard(suffix) => self.leading.insert(&suffix, site),
+            HostPattern::TrailingWildcard(prefix) => self.trailing.insert(&prefix, site),
+            HostPattern::Regex(regex) => self.regexes.push((regex, site)),
+            HostPattern::Any => self.any = Some(site),
+        }
+    }
+}
+
+/// The texts of one kind of wildcard, dot included.
+#[derive(Debug, Default)]
+struct Wildcards {
+    sites: HashMap<Box<str>, usize>,
+    /// Length of the longest text: a longer part of a host need not be hashed, and a table without wildcards hashes
+    /// nothing.
+    longest: usize,
+}
+
+impl Wildcards {
+    fn insert(&mut self, text: &str, site: usize) {
+        self.longest = self.longest.max(text.len());
+        self.sites.insert(text.into(), site);
+    }
+
+    fn get(&self, text: &str) -> Option<usize> {
+        if text.len() > self.longest { None } else { self.sites.get(text).copied() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::PathPattern;
+    use proptest::prelude::*;
+
+    fn spec<T>(hosts: &[&str], routes: Vec<(&str, T)>) -> SiteSpec<T> {
+        SiteSpec {
+            hosts: hosts.iter().map(|host| host.parse().expect(host)).collect(),
+            routes: routes.into_iter().map(|(path, route)| (path.parse().expect(path), route)).collect(),
+        }
+    }
+
+    fn site(hosts: &[&str], name: &'static str) -> SiteSpec<&'static str> {
+        spec(hosts, vec![("/", name)])
+    }
+
+    #[test]
+    fn hosts_are_found_by_nginx_precedence() {
+        let table = RouteTable::build(vec![
+            site(&["*"], "any"),
+            site(&["~^img[0-9]+[.]", "~second"], "first regex"),
+            site(&["~^img", "~second"], "second regex"),
+            site(&["www.*"], "trailing"),
+            site(&["www.example.*"], "longer trailing"),
+            site(&["*.example.com"], "leading"),
+            site(&["*.eu.example.com"], "longer leading"),
+            site(&["www.example.com", "[::1]"], "exact"),
+        ]);
+        // `~second` stands in two sites.
+        assert!(matches!(table, Err(ref problems) if problems.len() == 1), "{table:?}");
+        let table = RouteTable::build(vec![
+            site(&["*"], "any"),
+            site(&["~^img[0-9]+[.]"], "first regex"),
+            site(&["~^img"], "second regex"),
+            site(&["www.*"], "trailing"),
+            site(&["www.example.*"], "longer trailing"),
+            site(&["*.example.com"], "leading"),
+            site(&["*.eu.example.com"], "longer leading"),
+            site(&["www.example.com", "[::1]", "www.example.com"], "exact"),
+        ])
+        .unwrap();
+        for (host, expected) in [
+            ("www.example.com", "exact"),
+            ("[::1]", "exact"),
+            ("a.example.com", "leading"),
+            ("img1.example.com", "leading"),
+            ("a.b.example.com", "leading"),
+            ("eu.example.com", "leading"),
+            ("a.eu.example.com", "longer leading"),
+            ("www.eu.example.com", "longer leading"),
+            ("www.example.org", "longer trailing"),
+            ("www.example.co.uk", "longer trailing"),
+            ("www.other.org", "trailing"),
+            ("www", "any"),
+            ("www.", "any"),
+            ("img1.org", "first regex"),
+            ("imgx.org", "second regex"),
+            ("example.com", "any"),
+            (".example.com", "any"),
+            ("xexample.com", "any"),
+            ("", "any"),
+        ] {
+            assert_eq!(table.find(host, "/x"), Match::Route(&expected), "{host}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_host_and_an_unknown_path_are_told_apart() {
+        let table = RouteTable::build(vec![spec(&["a.b"], vec![("/api", 1)])]).unwrap();
+        assert_eq!(table.find("a.b", "/api"), Match::Route(&1));
+        assert_eq!(table.find("a.b", "/apix"), Match::Route(&1));
+        assert_eq!(table.find("a.b", "/ap"), Match::NoRoute);
+        assert_eq!(table.find("a.c", "/api"), Match::UnknownHost);
+        assert_eq!(RouteTable::<()>::build(vec![]).unwrap().find("a.b", "/"), Match::UnknownHost);
+    }
+
+    #[test]
+    fn a_path_regex_beats_a_prefix_and_the_longest_prefix_wins() {
+        let routes = vec![("/", 0), ("/a/b", 1), ("/a", 2), ("~[.]png$", 3), ("~^/a/", 4), ("/a/bc/d", 5), ("/b/", 6)];
+        let table = RouteTable::build(vec![spec(&["h"], routes)]).unwrap();
+        for (path, expected) in [
+            ("/", 0),
+            ("/zz", 0),
+            ("/a", 2),
+            ("/abc", 2),
+            ("/a/b/c.png", 3),
+            ("/a/b", 4),
+            ("/a/", 4),
+            ("/b", 0),
+            ("/b/x", 6),
+            ("/é", 0),
+        ] {
+            assert_eq!(table.find("h", path), Match::Route(&expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn every_ambiguity_is_reported() {
+        let problems = RouteTable::build(vec![
+            site(&["a.b", "*.c", "d.*", "*"], "one"),
+            spec(&["A.B.", "e.f"], vec![("/x", "two"), ("~y", "two"), ("/x", "three"), ("~y", "four")]),
+            site(&["*.c", "d.*", "*"], "three"),
+        ])
+        .unwrap_err();
+        let host =
+            |pattern: &str, second| BuildProblem::DuplicateHost { pattern: pattern.to_owned(), first: 0, second };
+        let path = |pattern: &str, first, second| BuildProblem::DuplicatePath {
+            site: 1,
+            pattern: pattern.to_owned(),
+            first,
+            second,
+        };
+        let expected =
+            [host("a.b", 1), path("/x", 0, 2), path("~y", 1, 3), host("*.c", 2), host("d.*", 2), host("*", 2)];
+        assert_eq!(problems, expected);
+        assert!(problems[0].to_string().contains("leave it in one of them"));
+    }
+
+    #[test]
+    fn ten_thousand_hosts_are_each_found() {
+        let names: Vec<String> = (0..10_000).map(|n| format!("host-{n}.example.com")).collect();
+        let wild: Vec<String> = (0..1_000).map(|n| format!("*.zone-{n}.example.net")).collect();
+        let mut sites: Vec<_> = names.iter().map(|name| spec(&[name], vec![("/", name.clone())])).collect();
+        sites.extend(wild.iter().map(|name| spec(&[name], vec![("/", name.clone())])));
+        let table = RouteTable::build(sites).unwrap();
+        for name in &names {
+            assert_eq!(table.find(name, "/"), Match::Route(name));
+        }
+        for name in &wild {
+            assert_eq!(table.find(&name.replace('*', "a.b"), "/"), Match::Route(name));
+        }
+        assert_eq!(table.find("host-10000.example.com", "/"), Match::UnknownHost);
+    }
+
+    /// The precedence, spelled out over the whole list of patterns.
+    fn naive<'a>(sites: &'a [SiteSpec<usize>], host: &str, path: &str) -> Match<'a, usize> {
+        let mut best: Option<((u8, usize, usize), usize)> = None;
+        let mut order = 0;
+        for (site, spec) in sites.iter().enumerate() {
+            for pattern in &spec.hosts {
+                order += 1;
+                let rank = match pattern {
+                    HostPattern::Exact(name) if name.as_str() == host => (5, 0, 0),
+                    HostPattern::LeadingWildcard(text) if host.len() > text.len() && host.ends_with(&**text) => {
+                        (4, text.len(), 0)
+                    }
+                    HostPattern::TrailingWildcard(text) if host.len() > text.len() && host.starts_with(&**text) => {
+                        (3, text.len(), 0)
+                    }
+                    HostPattern::Regex(regex) if regex.is_match(host) => (2, 0, usize::MAX - order),
+                    HostPattern::Any => (1, 0, 0),
+                    _ => continue,
+                };
+                if best.is_none_or(|(so_far, _)| rank > so_far) {
+                    best = Some((rank, site));
+                }
+            }
+        }
+        let Some((_, site)) = best else { return Match::UnknownHost };
+        let routes = &sites[site].routes;
+        let regex = routes.iter().find(|(p, _)| matches!(p, PathPattern::Regex(regex) if regex.is_match(path)));
+        let prefix = routes
+            .iter()
+            .filter_map(|(pattern, route)| match pattern {
+                PathPattern::Prefix(text) if path.starts_with(&**text) => Some((text.len(), route)),
+                _ => None,
+            })
+            .max_by_key(|(len, _)| *len);
+        regex.map(|(_, route)| route).or(prefix.map(|(_, route)| route)).map_or(Match::NoRoute, Match::Route)
+    }
+
+    fn a_host() -> impl Strategy<Value = String> {
+        "[ab]{1,2}([.][ab]{1,2}){0,3}"
+    }
+
+    fn a_host_pattern() -> impl Strategy<Value = String> {
+        prop_oneof![
+            4 => a_host(),
+            3 => a_host().prop_map(|host| format!("*.{host}")),
+            3 => a_host().prop_map(|host| format!("{host}.*")),
+            2 => a_host().prop_map(|host| format!("~^{host}")),
+            1 => Just("*".to_owned()),
+        ]
+    }
+
+    fn a_path_pattern() -> impl Strategy<Value = String> {
+        prop_oneof![4 => "/[ab/]{0,4}", 1 => "[ab/]{1,3}".prop_map(|end| format!("~{end}$"))]
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_agrees_with_a_naive_search(
+            sites in prop::collection::vec(
+                (prop::collection::vec(a_host_pattern(), 1..5), prop::collection::vec(a_path_pattern(), 0..7)),
+                0..6,
+            ),
+            requests in prop::collection::vec((a_host(), "/[abé/]{0,6}"), 1..40),
+        ) {
+            let mut route = 0;
+            let mut hosts_seen = std::collections::HashSet::new();
+            let specs: Vec<SiteSpec<usize>> = sites.iter().map(|(hosts, paths)| {
+                let mut paths_seen = std::collections::HashSet::new();
+                SiteSpec {
+                    hosts: hosts.iter().filter(|h| hosts_seen.insert(h.as_str())).map(|h| h.parse().unwrap()).collect(),
+                    routes: paths.iter().filter(|p| paths_seen.insert(p.as_str())).map(|p| {
+                        route += 1;
+                        (p.parse().unwrap(), route)
+                    }).collect(),
+                }
+            }).collect();
+            let table = RouteTable::build(specs.clone()).unwrap();
+            for (host, path) in &requests {
+                prop_assert_eq!(table.find(host, path), naive(&specs, host, path), "{} {}", host, path);
+            }
+        }
+    }
+}

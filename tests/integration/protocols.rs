@@ -1,0 +1,144 @@
+//! HTTP/2, gRPC, WebSocket, Expect.
+
+use crate::support::edge::{config, config_tls, one_origin};
+use crate::support::faulty::Origin;
+use crate::support::nginx::Nginx;
+use crate::support::tools::{certificate, curl};
+use crate::support::{Client, Edge};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+#[tokio::test]
+async fn a_websocket_is_passed_through() {
+    let origin = Origin::start(|mut stream: TcpStream, head| async move {
+        assert!(head.to_lowercase().contains("upgrade: websocket"), "{head}");
+        let accept = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+        stream.write_all(accept.as_bytes()).await.unwrap();
+        let mut buffer = [0; 64];
+        loop {
+            let read = stream.read(&mut buffer).await.unwrap();
+            if read == 0 {
+                return None;
+            }
+            stream.write_all(&buffer[..read]).await.unwrap();
+        }
+    })
+    .await;
+    let edge = Edge::start(&config(&one_origin(origin.address)));
+    let mut stream = TcpStream::connect(edge.http).await.unwrap();
+    let request = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    for message in ["ping", "a longer message"] {
+        stream.write_all(message.as_bytes()).await.unwrap();
+        let mut echo = vec![0; message.len()];
+        stream.read_exact(&mut echo).await.unwrap();
+        assert_eq!(echo, message.as_bytes());
+    }
+}
+
+/// An h2c server that answers like a gRPC server: a message and a status in the trailers.
+async fn grpc_server() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    tokio::spawn(async move {
+                        let te = request.headers().get("te").cloned();
+                        let mut body = request.into_body();
+                        let mut message = Vec::new();
+                        while let Some(Ok(data)) = body.data().await {
+                            let _ = body.flow_control().release_capacity(data.len());
+                            message.extend_from_slice(&data);
+                        }
+                        let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                        let mut stream = respond.send_response(head, false).unwrap();
+                        stream.send_data(Bytes::from(message), false).unwrap();
+                        let mut trailers = HeaderMap::new();
+                        let status = if te.is_some_and(|v| v == "trailers") { "0" } else { "13" };
+                        trailers.insert("grpc-status", status.parse().unwrap());
+                        stream.send_trailers(trailers).unwrap();
+                    });
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn grpc_calls_keep_their_trailers() {
+    let server = grpc_server().await;
+    let text = one_origin(server).replace("servers =", "version = \"2\"\nservers =");
+    let edge = Edge::start(&config(&text));
+    let stream = TcpStream::connect(edge.http).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post(format!("http://{}/echo.Service/Call", edge.http))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let (response, mut send) = client.send_request(request, false).unwrap();
+    send.send_data(Bytes::from_static(b"\0\0\0\0\x05hello"), true).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["content-type"]),
+        (200, &"application/grpc".parse().unwrap())
+    );
+    let mut body = response.into_body();
+    let mut message = Vec::new();
+    while let Some(data) = body.data().await {
+        message.extend_from_slice(&data.unwrap());
+    }
+    assert_eq!(message, b"\0\0\0\0\x05hello");
+    let trailers = body.trailers().await.unwrap().expect("trailers");
+    assert_eq!(trailers["grpc-status"], "0");
+}
+
+#[tokio::test]
+async fn http2_over_tls_is_served_from_cache() {
+    let nginx = Nginx::start("location / { add_header Cache-Control max-age=60; }");
+    nginx.write("x.css", b"body{}");
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    certificate(&dir.path().join("certs"), "a.example", &["a.example"]);
+    let edge = Edge::start_in(Arc::clone(&dir), &config_tls(&one_origin(nginx.address)), &[]);
+    let port = edge.https.unwrap().port();
+    let url = format!("https://a.example:{port}/x.css");
+    let resolve = format!("a.example:{port}:127.0.0.1");
+    let ca = dir.path().join("certs/a.example.crt");
+    let args = ["--http2", "--cacert", ca.to_str().unwrap(), "--resolve", &resolve, &url];
+    let first = curl(&args);
+    assert!(
+        first.starts_with("HTTP/2 200") && first.contains("cache-status: selvedge; fwd=uri-miss; stored\r\n"),
+        "{first}"
+    );
+    let second = curl(&args);
+    assert!(second.contains("cache-status: selvedge; hit"), "{second}");
+    assert!(second.ends_with("body{}"));
+    // Plain HTTP is another target URI, so another stored response.
+    let plain = Client::new(edge.http, "a.example").get("/x.css").await;
+    assert!(!plain.is_hit());
+}
+
+#[tokio::test]
+async fn a_client_that_expects_100_continue_gets_its_answer() {
+    let nginx =
+        Nginx::start("location / { proxy_pass http://unix:/nowhere; } location /ok { return 200 $content_length; }");
+    let edge = Edge::start(&config(&one_origin(nginx.address)));
+    let body = "x".repeat(5000);
+    let url = format!("http://{}/ok", edge.http);
+    let answer = curl(&["-H", "Expect: 100-continue", "--expect100-timeout", "20", "--data-binary", &body, &url]);
+    assert!(answer.contains("HTTP/1.1 200") && answer.ends_with("5000"), "{answer}");
+}

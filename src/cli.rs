@@ -121,7 +121,8 @@ Examples:
   selvedge serve --config edge.toml      serve in the foreground (SIGHUP reloads, SIGTERM drains)
   selvedge purge https://www.example.com/style.css
 
-Exit status: 0 done; 64 wrong arguments or configuration; 69 a server does not answer; 70 other.
+Exit status: 0 done; 64 wrong arguments or configuration; 69 no answer from a server, or a
+port, folder or file is not to be had; 70 other.
 SELVEDGE_LOG in the environment sets what is logged: debug, or info,selvedge::origin=debug.";
 
 #[derive(Debug, Subcommand)]

@@ -2,14 +2,16 @@
 
 use super::{Exit, say};
 use crate::config::Config;
+use crate::tls::CertStore;
 use crate::types::ByteSize;
 use std::io::Write;
 use std::path::Path;
 
-/// Loads a configuration; prints a line about it, or all its problems.
+/// Loads a configuration; prints a line about it, or all its problems. Certificates that are not to be had are warned of.
 pub(super) fn run(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
     match Config::load(path) {
         Ok(config) => {
+            warn_of_certificates(&config, err);
             say(out, &format_args!("ok: {}\n", summary(&config)));
             Exit::Ok
         }
@@ -18,6 +20,15 @@ pub(super) fn run(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Exit
             say(err, &format_args!("{problems}\n{count}\n"));
             Exit::Usage
         }
+    }
+}
+
+/// Only warns: a configuration may be checked where its certificates are not.
+fn warn_of_certificates(config: &Config, err: &mut dyn Write) {
+    let Some(tls) = &config.tls else { return };
+    match CertStore::open(&tls.certificates) {
+        Ok((_, problems)) => problems.iter().for_each(|problem| say(err, &format_args!("warning: {problem}\n"))),
+        Err(error) => say(err, &format_args!("warning: {error}; `selvedge serve` does not start without it\n")),
     }
 }
 

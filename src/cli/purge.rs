@@ -231,12 +231,11 @@ fn understood(endpoint: &Endpoint, had_token: bool, status: StatusCode, answer: 
     }
 }
 
-/// What an error answer says: its JSON's `error`, `url` and `reason`, or the start of its text.
+/// What an error answer says: its JSON's `error`, which names the URL too, or the start of its text.
 fn complaint(answer: &[u8]) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(answer).ok();
-    let part = |key: &str| json.as_ref()?.get(key)?.as_str().map(str::to_owned);
-    let parts: Vec<String> = ["error", "url", "reason"].into_iter().filter_map(part).collect();
-    let text = if parts.is_empty() { String::from_utf8_lossy(answer).into_owned() } else { parts.join(": ") };
+    let error = json.as_ref().and_then(|json| json.get("error")?.as_str());
+    let text = error.map_or_else(|| String::from_utf8_lossy(answer).into_owned(), str::to_owned);
     // The answer may come from anything that listens there: one short line, without a terminal's control sequences.
     text.chars().filter(|c| !c.is_control()).take(500).collect()
 }

@@ -62,9 +62,14 @@ fn check_sums_a_good_file_up() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("edge.toml");
     std::fs::write(&path, include_str!("../../config/proxy.toml")).unwrap();
+    let summary = "ok: 1 site, 1 route, 1 origin, 3 listeners, 512 MiB of memory cache, 2 GiB of disk cache\n";
     let (code, out, err) = outcome(&["check", "--config", path.to_str().unwrap()]);
-    assert_eq!((code, err.as_str()), (ExitCode::SUCCESS, ""));
-    assert_eq!(out, "ok: 1 site, 1 route, 1 origin, 3 listeners, 512 MiB of memory cache, 2 GiB of disk cache\n");
+    assert_eq!((code, out.as_str()), (ExitCode::SUCCESS, summary));
+    assert!(err.starts_with("warning: the certificate folder ") && err.lines().count() == 1, "{err}");
+
+    std::fs::create_dir(folder.path().join("certs")).unwrap();
+    let (code, out, err) = outcome(&["check", "--config", path.to_str().unwrap()]);
+    assert_eq!((code, out.as_str(), err.as_str()), (ExitCode::SUCCESS, summary, ""));
 }
 
 #[test]

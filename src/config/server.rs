@@ -128,13 +128,14 @@ pub(super) fn cache(root: &Table<'_>) -> Option<cache::Settings> {
                 "to cache nothing write `[cache]` with `enabled = false`",
             );
         }
-        let largest = disk.as_ref().map_or(0, |d| d.capacity).max(memory_capacity);
+        // The bound that `cache::Cache::open` keeps to, so that no one object takes a tier for itself.
+        let most = disk.as_ref().map_or(0, |d| d.capacity).max(memory_capacity) / 8;
         let max_object = table.get("max_object").and_then(|value| {
             let size = value.size()?;
-            if size == 0 || size > largest {
+            if size == 0 || size > most {
                 value.problem(
                     format!("`cache.max_object` is {}, out of range", crate::types::ByteSize(size)),
-                    format!("write a size from 1 B to that of the largest tier, {}", crate::types::ByteSize(largest)),
+                    format!("write a size from 1 B to an eighth of the largest tier, {}", crate::types::ByteSize(most)),
                 );
             }
             Some(size)

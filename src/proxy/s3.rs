@@ -2,7 +2,7 @@
 
 use super::context::RequestContext;
 use super::respond::{self, Answer};
-use crate::origin::s3::{S3Origin, Verdict};
+use crate::origin::s3::{Attempt, S3Origin, Verdict};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, LOCATION};
@@ -89,8 +89,8 @@ pub fn asks_again(error: &Error) -> bool {
     *error.etype() == ASK_AGAIN
 }
 
-/// Swaps the bucket's body (XML for machines) for `page`. Its length is left to the framing, since an origin that ends
-/// the message with the head leaves no place for a body.
+/// Swaps the bucket's body (XML for machines) for `page`. The answer to a directory probe has no body, since the probe is
+/// a HEAD request and its response ends with the head; the length has to say so, or clients wait for the connection's end.
 fn replace(response: &mut ResponseHeader, ctx: &mut RequestContext, page: Bytes) -> Result<()> {
     let names: Vec<HeaderName> =
         response.headers.keys().filter(|n| n.as_str().starts_with("x-amz-")).cloned().collect();
@@ -100,8 +100,12 @@ fn replace(response: &mut ResponseHeader, ctx: &mut RequestContext, page: Bytes)
     for name in ["server", "accept-ranges", "content-range", "content-encoding"] {
         response.remove_header(name);
     }
-    response.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
     ctx.replaced = true;
+    if ctx.attempt == Attempt::DirectoryProbe {
+        ctx.replacement = None;
+        return response.insert_header(CONTENT_LENGTH, "0");
+    }
+    response.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
     ctx.replacement = Some(page);
     Ok(())
 }

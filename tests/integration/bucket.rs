@@ -139,8 +139,17 @@ async fn directories_have_index_documents_and_errors_have_pages() {
     assert_eq!(client.get("/docs/").await.text(), "docs");
     let redirect = client.get("/docs?x=1").await;
     assert_eq!((redirect.status, redirect.field("location").as_str()), (StatusCode::FOUND, "/docs/?x=1"));
+    assert_eq!(redirect.field("content-length"), "0", "without it the connection could not be used again");
     let missing = client.get("/nothing.html").await;
     assert_eq!((missing.status, missing.text().as_str()), (StatusCode::NOT_FOUND, "lost?"));
+}
+
+#[tokio::test]
+async fn a_missing_object_that_is_no_directory_either_keeps_the_connection() {
+    let scene = Scene::new().await;
+    let edge = scene.edge("index = \"index.html\"\ndirectory_redirect = true");
+    let missing = Client::new(edge.http, "a").get("/nothing").await;
+    assert_eq!((missing.status, missing.field("content-length").as_str()), (StatusCode::NOT_FOUND, "0"));
 }
 
 #[tokio::test]

@@ -143,10 +143,10 @@ fn refusals_say_what_is_wrong() {
         (403, "no\x1b[31m", true, Exit::Usage, "answered 403 Forbidden: no[31m"),
         (
             400,
-            r#"{"error":"bad URL","url":"https://a/1","reason":"too long"}"#,
+            r#"{"error":"`https://a/1` cannot be purged: too long","url":"https://a/1","reason":"too long"}"#,
             true,
             Exit::Usage,
-            "bad URL: https://a/1: too long",
+            "answered 400 Bad Request: `https://a/1` cannot be purged: too long\n",
         ),
         (503, r#"{"error":"the disk is out of service"}"#, true, Exit::Unavailable, "the disk is out of service"),
         (500, "", true, Exit::Internal, "answered 500"),

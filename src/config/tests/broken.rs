@@ -297,7 +297,7 @@ segment_size = "10 MiB""#,
         r#"[cache]
 max_object = "1 GiB""#,
         "2:14: `cache.max_object` is 1 GiB, out of range",
-        "write a size from 1 B to that of the largest tier, 256 MiB",
+        "write a size from 1 B to an eighth of the largest tier, 32 MiB",
     ),
     (
         r#"[access_log]

@@ -50,7 +50,9 @@ missing_build_packages() {
 # require_rust ROOT: a Rust that can build the package in ROOT, or how to get one.
 require_rust() {
   local wanted found
-  if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then PATH="$HOME/.cargo/bin:$PATH"; fi
+  if ! command -v cargo >/dev/null && [ -x "${HOME:-/root}/.cargo/bin/cargo" ]; then
+    PATH="${HOME:-/root}/.cargo/bin:$PATH"
+  fi
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$1/Cargo.toml")
   local remedy="get it from https://rustup.rs, or run \`rustup update stable\`"
   command -v cargo >/dev/null || fail "Rust $wanted or later is needed and there is no cargo; $remedy"

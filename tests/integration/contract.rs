@@ -18,7 +18,8 @@ fn the_published_configurations_are_valid() {
     }
 }
 
-/// The file names fixed ports, so the whole scene plays in a network namespace of its own.
+/// The file names fixed ports, so the whole scene plays in a network namespace of its own, which takes
+/// no root where users may have namespaces.
 #[test]
 fn proxy_toml_serves_as_outside_tools_expect() {
     let dir = tempfile::tempdir().unwrap();
@@ -47,6 +48,6 @@ fn proxy_toml_serves_as_outside_tools_expect() {
         "#,
         dir = dir.path().display()
     );
-    let out = Command::new("unshare").args(["--net", "bash", "-c", &script]).output().unwrap();
+    let out = Command::new("unshare").args(["--map-root-user", "--net", "bash", "-c", &script]).output().unwrap();
     assert!(out.status.success(), "{}\n{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
 }

@@ -238,6 +238,8 @@ impl ProxyHttp for Phases {
         if let (Some(server), Some(asked)) = (ctx.server, ctx.asked) {
             let took = asked.elapsed();
             ctx.origin_time = Some(took);
+            // Another server may have failed before this one answered.
+            ctx.failure = None;
             rule.origin.observe_head(took.as_secs_f64());
             rule.origin.report(server.id, Outcome::Success);
         }

@@ -42,6 +42,13 @@ pub struct Demand {
     pub only_if_cached: bool,
 }
 
+impl Demand {
+    /// Whether a stale response is not what it asks for, even one that is being validated.
+    pub fn refuses_stale(&self) -> bool {
+        self.validate || self.max_age.is_some() || self.min_fresh.is_some()
+    }
+}
+
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestVerdict {

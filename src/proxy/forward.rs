@@ -3,7 +3,7 @@
 use super::context::{RequestContext, Scheme};
 use super::guard::CDN_LOOP;
 use crate::field::connection;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::{HeaderValue, StatusCode, Version};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -59,6 +59,12 @@ pub fn request_to_origin(
             upstream.remove_header(name);
         }
     }
+    // HTTP/2 clients may spread one over many lines (RFC 9113 section 8.2.3); others would read the first only.
+    if upstream.headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let crumbs: Vec<&[u8]> = upstream.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        let whole = crumbs.join(&b"; "[..]);
+        upstream.insert_header(COOKIE, whole)?;
+    }
     // CVE-2016-5385: CGI turns it into HTTP_PROXY.
     upstream.remove_header("proxy");
     match client.map(|c| c.to_string()) {
@@ -87,6 +93,16 @@ pub fn request_to_origin(
         upstream.remove_header(&EXPECT);
     }
     Ok(())
+}
+
+/// Gives a request that came by HTTP/2 the version and the `Host` of HTTP/1.1. The core makes its background request by
+/// writing this head down and reading it back as HTTP/1, where it would otherwise be refused.
+pub fn as_http1(request: &mut RequestHeader, ctx: &RequestContext) {
+    let Some(target) = ctx.target.as_ref().filter(|_| request.version == Version::HTTP_2) else { return };
+    // The authority was parsed, so that it can be a field's value.
+    if request.insert_header(HOST, target.authority()).is_ok() {
+        request.set_version(Version::HTTP_11);
+    }
 }
 
 /// Takes off a response what is meant for one connection only, before anything is stored of it.

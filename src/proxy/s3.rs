@@ -12,8 +12,11 @@ use std::time::SystemTime;
 
 /// The error by which a response head sends the request back through the origin phases for another object.
 const ASK_AGAIN: ErrorType = ErrorType::new("another object of the bucket");
-/// The error by which a request ends before it is sent; the answer is in the context.
-const ANSWERED: ErrorType = ErrorType::new("answered without the bucket");
+/// The error by which a request ends with an answer that is in the context.
+const ANSWERED: ErrorType = ErrorType::new("answered without the bucket's content");
+
+/// What a page says in place of the bucket's own error.
+const NOT_GIVEN: &str = "the bucket does not give this object";
 
 /// Rewrites and signs the request for the object that this attempt asks for.
 ///
@@ -49,7 +52,8 @@ pub fn prepare(
 /// Decides what a bucket's response head means for the site.
 ///
 /// # Errors
-/// An [`asks_again`] error when another object is to be asked for.
+/// An [`asks_again`] error when another object is to be asked for, and an [`answered`] one when the bucket's response has
+/// no body whose place a page could take.
 pub fn judge(bucket: &S3Origin, response: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
     let Some(path) = ctx.target.as_ref().map(|t| t.path().to_owned()) else { return Ok(()) };
     match bucket.judge(response.status, &path, &ctx.attempt) {
@@ -66,11 +70,20 @@ pub fn judge(bucket: &S3Origin, response: &mut ResponseHeader, ctx: &mut Request
         Verdict::Redirect(location) => {
             response.set_status(StatusCode::FOUND)?;
             replace(response, ctx, Bytes::new())?;
+            // A probe's response ends with its head, and without a length that of a connection would be its end.
+            response.insert_header(CONTENT_LENGTH, 0)?;
             response.insert_header(LOCATION, with_query(location, ctx))
+        }
+        Verdict::Sanitise { status } if has_no_body(response, ctx) => {
+            ctx.answer = Some(Answer::NoObject(status, NOT_GIVEN.to_owned()));
+            let error = Error::explain(ANSWERED, "the bucket's response has no body");
+            // Only what is the bucket's fault may be answered by something stale instead.
+            Err(if status.is_server_error() { error.into_up() } else { error.into_down() })
         }
         Verdict::Sanitise { status } => {
             response.set_status(status)?;
-            let page = respond::page(status, "the bucket does not give this object", ctx.request_id);
+            response.set_reason_phrase(None)?;
+            let page = respond::page(status, NOT_GIVEN, ctx.request_id);
             replace(response, ctx, page)
         }
     }
@@ -82,6 +95,17 @@ fn with_query(location: String, ctx: &RequestContext) -> String {
         Some((_, query)) => format!("{location}?{query}"),
         None => location,
     }
+}
+
+/// Whether the message ends with its head, as it does for a probe, which is a HEAD.
+fn has_no_body(response: &ResponseHeader, ctx: &RequestContext) -> bool {
+    let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0");
+    empty || ctx.attempt == Attempt::DirectoryProbe
+}
+
+/// Whether the request ends with the answer in its context, which is no failure of anyone.
+pub fn answered(error: &Error) -> bool {
+    *error.etype() == ANSWERED
 }
 
 /// Whether the error only sends the request to another object.

@@ -4,13 +4,17 @@ use super::context::{RequestContext, RequestId};
 use super::failure::Failure;
 use super::guard::Refusal;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use std::time::Duration;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// How long the rest of a request is read that has been answered without it.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An answer of the edge's own.
 #[derive(Clone, Debug)]
@@ -66,7 +70,8 @@ impl Answer {
     }
 }
 
-/// Writes the answer. The connection stays usable where the request's body can be drained.
+/// Writes the answer, and reads on for a while what the client is still sending: closing on unread bytes makes the
+/// client's system drop an answer that it has not read yet (RFC 9112 section 9.6).
 ///
 /// # Errors
 /// The client is gone.
@@ -88,8 +93,13 @@ pub async fn write(session: &mut Session, ctx: &RequestContext, answer: &Answer)
     }
     let head_only = session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(head), head_only).await?;
-    if !head_only {
-        session.write_response_body(Some(body), true).await?;
+    // HTTP/2 has the end marked even where there is no body.
+    session.write_response_body(Some(body).filter(|_| !head_only), true).await?;
+    let waits = session.req_header().headers.contains_key(EXPECT);
+    if !waits && !session.is_body_done() {
+        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        // Whether all of it came decides nothing: the answer is out.
+        let _ = session.drain_request_body().await;
     }
     Ok(())
 }

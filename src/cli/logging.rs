@@ -5,11 +5,13 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 const VARIABLE: &str = "SELVEDGE_LOG";
-/// pingora-cache wants a dictionary for compressing heads and warns once that it has none; none is needed here.
-const DEFAULT: &str = "info,pingora_cache::meta=error";
+/// Of the proxy core's own lines, those that each client who leaves and each failed request would write are left out: the
+/// access log has them with all their fields. pingora-cache wants a dictionary for compressing heads and warns once that it
+/// has none; none is needed here.
+const DEFAULT: &str = "info,pingora_proxy::proxy_cache=off,pingora_cache::meta=error";
 
 /// Sends log events to standard error as text, those that `SELVEDGE_LOG` names (tracing-subscriber's `EnvFilter`
-/// syntax), by default [`DEFAULT`]. Does nothing if a subscriber is there already.
+/// syntax), by default nearly all from `info` up. Does nothing if a subscriber is there already.
 pub(super) fn init() {
     let (filter, ignored) = filter(std::env::var(VARIABLE).ok());
     // `try_init` also takes in what crates below write through `log`.

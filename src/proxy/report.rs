@@ -5,6 +5,7 @@ use super::access_log::{Event, field_text};
 use super::context::{RequestContext, RequestId};
 use super::failure;
 use super::plane::Done;
+use super::s3;
 use crate::cache::Tier;
 use crate::field::CacheOutcome;
 use crate::field::cache_status::{CacheStatus, Forward};
@@ -89,6 +90,10 @@ pub fn cache_status(
 
 /// Counts the request and hands its event to the access log.
 pub fn finish(edge: &Edge, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
+    if session.is_subrequest() {
+        // A validation in the background: no client asked for it.
+        return;
+    }
     let duration = ctx.started.elapsed();
     let status = session.response_written().map(|head| head.status);
     let response_bytes = session.body_bytes_sent() as u64;
@@ -101,11 +106,11 @@ pub fn finish(edge: &Edge, session: &mut Session, error: Option<&Error>, ctx: &m
         request_bytes: ctx.request_bytes,
         seconds: duration.as_secs_f64(),
     });
-    if !edge.log.enabled() || session.is_subrequest() {
+    if !edge.log.enabled() {
         return;
     }
     let field = |name: &HeaderName| request.headers.get(name).map(|v| field_text(v.as_bytes()));
-    let failure = ctx.failure.or_else(|| error.map(failure::classify));
+    let failure = ctx.failure.or_else(|| error.filter(|e| !s3::answered(e)).map(failure::classify));
     let target = ctx.target.as_ref();
     edge.log.record(Event {
         time: ctx.started_at,
@@ -116,7 +121,8 @@ pub fn finish(edge: &Edge, session: &mut Session, error: Option<&Error>, ctx: &m
         scheme: target.map_or("http", |t| t.scheme.as_str()),
         host: target.map(|t| t.authority()).unwrap_or_default(),
         target: target.map(|t| t.path_and_query.to_string()).unwrap_or_else(|| field_text(request.raw_path())),
-        protocol: protocol(request.version),
+        // The head's version may have been changed for a request in the background.
+        protocol: if session.is_http2() { "HTTP/2.0" } else { protocol(request.version) },
         status: status.map_or(0, |s| s.as_u16()),
         request_bytes: ctx.request_bytes,
         response_bytes,
@@ -139,7 +145,6 @@ fn tls_version(version: &str) -> &'static str {
 
 fn protocol(version: Version) -> &'static str {
     match version {
-        Version::HTTP_2 => "HTTP/2.0",
         Version::HTTP_10 => "HTTP/1.0",
         _ => "HTTP/1.1",
     }

@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use context::Server;
 use failure::Failure;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use pingora::cache::key::HashBinary;
 use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, NoCacheReason, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -156,10 +156,12 @@ impl ProxyHttp for Phases {
 
     /// `only-if-cached` (RFC 9111 section 5.2.1.7): 504 rather than a request to the origin.
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
-        if ctx.demand.only_if_cached {
+        // Validating in the background is for those who come later, not for the client that set it off.
+        if ctx.demand.only_if_cached && !session.is_subrequest() {
             respond::write(session, ctx, &Answer::NotStored).await?;
+            return Ok(false);
         }
-        Ok(!ctx.demand.only_if_cached)
+        Ok(true)
     }
 
     /// Origin choice.
@@ -248,7 +250,12 @@ impl ProxyHttp for Phases {
             ctx.confirmation = Some(response.headers.clone());
         }
         match rule.origin.kind() {
-            Kind::S3(bucket) => s3::judge(bucket, response, ctx),
+            Kind::S3(bucket) => s3::judge(bucket, response, ctx).inspect_err(|error| {
+                if s3::answered(error) && *error.esource() != ErrorSource::Upstream && session.cache.enabled() {
+                    // Those who wait for this answer need not take turns to get the same.
+                    session.cache.disable(NoCacheReason::OriginNotCache);
+                }
+            }),
             Kind::Http(_) => Ok(()),
         }
     }
@@ -307,6 +314,10 @@ impl ProxyHttp for Phases {
         if response.status.is_informational() {
             return Ok(());
         }
+        if session.cache.miss_body_reader().is_some_and(|own| own.can_seek()) {
+            // What stays readable from its beginning is stored at the origin's pace, not at this client's: others follow.
+            session.set_proxy_tasks_enabled(true);
+        }
         let (status, outcome) = report::cache_status(session, response, ctx, self.0.clock.now());
         ctx.outcome = outcome;
         if session.cache.upstream_used()
@@ -326,14 +337,35 @@ impl ProxyHttp for Phases {
         Ok(())
     }
 
+    /// The answer to HEAD has no content, though the cache may have asked for it by GET. HTTP/1 writes none by itself.
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        _: &mut Self::CTX,
+    ) -> Result<Option<Duration>> {
+        if session.req_header().method == Method::HEAD {
+            *body = None;
+        }
+        Ok(None)
+    }
+
     /// Stale answers where a directive or RFC 5861 allows them; `error` is none while another request revalidates.
-    fn should_serve_stale(&self, session: &mut Session, _: &mut Self::CTX, error: Option<&Error>) -> bool {
+    fn should_serve_stale(&self, session: &mut Session, ctx: &mut Self::CTX, error: Option<&Error>) -> bool {
         let cause = match error {
+            // Who asks for more than the stored response is waits for the new one.
+            None if ctx.demand.refuses_stale() => return false,
             None => policy::StaleCause::Updating,
             Some(error) if *error.esource() == ErrorSource::Upstream => policy::StaleCause::Error,
             Some(_) => return false,
         };
-        session.cache.maybe_cache_meta().is_some_and(|meta| policy::may_serve_stale(meta, self.0.clock.now(), cause))
+        let now = self.0.clock.now();
+        let serves = session.cache.maybe_cache_meta().is_some_and(|meta| policy::may_serve_stale(meta, now, cause));
+        if serves && error.is_none() && session.cache.is_cache_lock_writer() {
+            forward::as_http1(session.req_header_mut(), ctx);
+        }
+        serves
     }
 
     /// A request that was never sent may go to another server.
@@ -353,7 +385,7 @@ impl ProxyHttp for Phases {
         ctx: &mut Self::CTX,
         reused: bool,
     ) -> Box<Error> {
-        if s3::asks_again(&error) {
+        if s3::asks_again(&error) || s3::answered(&error) {
             return error;
         }
         let mut error = error.more_context(format!("origin server {}", peer._address));
@@ -372,9 +404,14 @@ impl ProxyHttp for Phases {
 
     /// Error answers.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Self::CTX) -> FailToProxy {
-        let failure = ctx.failure.filter(|f| f.is_origins()).unwrap_or_else(|| failure::classify(error));
-        ctx.failure = Some(failure);
-        let answer = ctx.answer.take().unwrap_or(Answer::Failed(failure));
+        let answer = match ctx.answer.take() {
+            Some(answer) => answer,
+            None => {
+                let failure = ctx.failure.filter(|f| f.is_origins()).unwrap_or_else(|| failure::classify(error));
+                ctx.failure = Some(failure);
+                Answer::Failed(failure)
+            }
+        };
         let status = answer.status();
         if status.is_some() && session.response_written().is_none() {
             // A request whose body may be half read leaves the connection unusable.
@@ -396,8 +433,8 @@ impl ProxyHttp for Phases {
     }
 
     /// The access event carries the error; a second line for each failed request would only flood the log.
-    fn suppress_error_log(&self, _: &Session, ctx: &Self::CTX, _: &Error) -> bool {
-        self.0.log.enabled() && ctx.failure != Some(Failure::Internal)
+    fn suppress_error_log(&self, _: &Session, ctx: &Self::CTX, error: &Error) -> bool {
+        s3::answered(error) || (self.0.log.enabled() && ctx.failure != Some(Failure::Internal))
     }
 
     fn suppress_proxy_warn_log(
@@ -407,7 +444,7 @@ impl ProxyHttp for Phases {
         error: &Error,
         _: pingora::proxy::ProxyWarnLogContext,
     ) -> bool {
-        s3::asks_again(error)
+        self.0.log.enabled() || s3::asks_again(error)
     }
 }
 

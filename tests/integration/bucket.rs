@@ -219,3 +219,19 @@ async fn ranges_and_conditions_of_an_object_are_answered_from_the_stored_one() {
     assert_eq!(unchanged.status, StatusCode::NOT_MODIFIED);
     assert_eq!(scene.bucket.requests(), 1);
 }
+
+/// The last answer about a missing object is one without a body: to a HEAD, or with nothing in it.
+#[tokio::test]
+async fn a_missing_object_has_a_page_where_folders_are_looked_for() {
+    let scene = Scene::new().await;
+    let edge = scene.edge("index = \"index.html\"\ndirectory_redirect = true");
+    let mut client = Client::new(edge.http, "a");
+    let missing = client.get("/nothing").await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+    assert!(missing.text().starts_with("404 Not Found\n"), "{missing:?}");
+    assert_eq!(missing.field("content-length"), missing.body.len().to_string());
+    scene.put("docs/index.html", "docs").await;
+    let redirect = client.get("/docs").await;
+    assert_eq!((redirect.status, redirect.field("content-length").as_str()), (StatusCode::FOUND, "0"));
+    assert!(!edge.log().contains("ERROR"), "{}", edge.log());
+}

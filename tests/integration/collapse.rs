@@ -107,3 +107,32 @@ async fn an_aborted_fill_is_an_error_to_every_reader() {
         assert!(answer.is_err() || answer.as_ref().unwrap().status == 502, "{answer:?}");
     }
 }
+
+/// The client whose request began the fetch takes nothing of it; those who want the same object do not wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_holds_up_nobody_else() {
+    const SIZE: usize = 24 << 20;
+    let origin = Origin::start(|mut stream: TcpStream, _| async move {
+        let head = format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: {SIZE}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.ok()?;
+        stream.write_all(&vec![b'a'; SIZE]).await.ok()?;
+        Some(stream)
+    })
+    .await;
+    let edge = Edge::start(&config(&one_origin(origin.address)));
+    let mut stalled = TcpStream::connect(edge.http).await.unwrap();
+    stalled.write_all(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    // Its head has come, so that the fill has begun; nothing is read after it.
+    assert_eq!(stalled.read_u8().await.unwrap(), b'H');
+    let follower = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        Client::new(edge.http, "a").get("/big").await
+    });
+    assert_eq!(follower.await.expect("the follower waits for the stalled client").body.len(), SIZE);
+    assert_eq!(origin.count(), 1);
+    // Late, but whole: what it did not take meanwhile was kept.
+    let mut rest = 1;
+    let mut buffer = vec![0; 1 << 20];
+    while rest < SIZE {
+        rest += stalled.read(&mut buffer).await.unwrap();
+    }
+}

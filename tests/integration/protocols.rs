@@ -3,11 +3,12 @@
 use crate::support::edge::{config, config_tls, one_origin};
 use crate::support::faulty::Origin;
 use crate::support::nginx::Nginx;
-use crate::support::tools::{certificate, curl};
+use crate::support::tools::{certificate, curl, wait_until};
 use crate::support::{Client, Edge};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -141,4 +142,110 @@ async fn a_client_that_expects_100_continue_gets_its_answer() {
     let url = format!("http://{}/ok", edge.http);
     let answer = curl(&["-H", "Expect: 100-continue", "--expect100-timeout", "20", "--data-binary", &body, &url]);
     assert!(answer.contains("HTTP/1.1 200") && answer.ends_with("5000"), "{answer}");
+}
+
+/// Every answer to HEAD ends with its head: from the edge itself, and from an origin whose answer is not stored.
+#[tokio::test]
+async fn head_over_http2_has_no_content() {
+    let nginx = Nginx::start(
+        "location /nostore { add_header Cache-Control no-store; return 200 content; }\n\
+         location /missing { add_header Cache-Control no-store; return 404 content; }",
+    );
+    let down = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = one_origin(nginx.address)
+        + &format!(
+            "[[sites.routes]]\npath = \"/down\"\norigin = \"down\"\n[origins.down.http]\nservers = [\"{down}\"]\n"
+        );
+    let edge = Edge::start(&config(&text));
+    for (path, status) in [("nostore", 200), ("missing", 404), ("down", 502)] {
+        let answer = curl(&["--http2-prior-knowledge", "--head", &format!("http://{}/{path}", edge.http)]);
+        assert!(answer.starts_with(&format!("HTTP/2 {status}")), "{path}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_requests_end_is_read() {
+    let nginx = Nginx::start("location / { return 200 ok; }");
+    let text = one_origin(nginx.address).replace("origin = \"app\"", "origin = \"app\"\nmax_request_body = \"1 KiB\"");
+    let edge = Edge::start(&config(&text));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("body");
+    std::fs::write(&file, vec![b'x'; 3 << 20]).unwrap();
+    let (url, data) = (format!("http://{}/", edge.http), format!("@{}", file.display()));
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        for _ in 0..5 {
+            let answer = curl(&[version, "-H", "Expect:", "--data-binary", &data, &url]);
+            assert!(answer.contains(" 413"), "{version}: {answer}");
+        }
+    }
+}
+
+/// One request by HTTP/2 without TLS, answered with its head and whole content.
+async fn h2_get(edge: &Edge, request: Request<()>) -> (HeaderMap, String) {
+    let stream = TcpStream::connect(edge.http).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let (response, _) = client.send_request(request, true).unwrap();
+    let (head, mut body) = response.await.unwrap().into_parts();
+    let mut content = Vec::new();
+    while let Some(data) = body.data().await {
+        content.extend_from_slice(&data.unwrap());
+    }
+    (head.headers, String::from_utf8(content).unwrap())
+}
+
+#[tokio::test]
+async fn cookie_crumbs_are_one_field_to_an_http1_origin() {
+    let origin = Origin::start(|mut stream: TcpStream, head| async move {
+        let cookies: Vec<&str> = head.lines().filter(|l| l.to_lowercase().starts_with("cookie:")).collect();
+        let body = cookies.join("|");
+        let answer =
+            format!("HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        Some(stream)
+    })
+    .await;
+    let edge = Edge::start(&config(&one_origin(origin.address)));
+    let request = Request::get(format!("http://{}/", edge.http)).header("cookie", "a=1").header("cookie", "b=2");
+    let (_, seen) = h2_get(&edge, request.body(()).unwrap()).await;
+    assert_eq!(seen.to_lowercase(), "cookie: a=1; b=2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_response_to_http2_is_validated_in_the_background() {
+    let origin = Origin::start(|mut stream: TcpStream, head| async move {
+        let host = head.lines().find(|l| l.to_lowercase().starts_with("host:")).unwrap().to_lowercase();
+        let fresh = "Cache-Control: max-age=0, stale-while-revalidate=60\r\nETag: \"1\"";
+        let answer = format!("HTTP/1.1 200 OK\r\n{fresh}\r\nContent-Length: {}\r\n\r\n{host}", host.len());
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        Some(stream)
+    })
+    .await;
+    let edge = Edge::start(&config(&one_origin(origin.address)));
+    let request = |fields: &[(&str, &str)]| {
+        let request = Request::get("http://site.example:81/page").body(()).unwrap();
+        fields.iter().fold(request, |mut request, (name, value)| {
+            request
+                .headers_mut()
+                .insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+            request
+        })
+    };
+    h2_get(&edge, request(&[])).await;
+    let (head, body) = h2_get(&edge, request(&[])).await;
+    assert!(head["cache-status"].to_str().unwrap().starts_with("selvedge; hit; ttl=-"), "{head:?}");
+    assert_eq!(body, "host: site.example:81");
+    wait_until("the origin was asked in the background", Duration::from_secs(10), || origin.count() == 2);
+    // Who wants the present response gets it, stale-while-revalidate or not.
+    let (head, _) = h2_get(&edge, request(&[("cache-control", "no-cache")])).await;
+    assert!(head["cache-status"].to_str().unwrap().contains("fwd="), "{head:?}");
+    wait_until("the requests are counted", Duration::from_secs(10), || {
+        let count = |cache: &str| {
+            edge.metric(&format!(
+                r#"selvedge_requests_total{{cache="{cache}",method="GET",site="*",status_class="2xx"}}"#
+            ))
+        };
+        (count("stale"), count("miss") + count("revalidated")) == (1.0, 2.0)
+    });
+    assert!(!edge.log().contains("panicked"), "{}", edge.log());
 }

@@ -171,8 +171,11 @@ impl FillWriter {
         tokio::spawn(async move {
             let committed = cache.commit(fill.key, asked, writer, &head).await;
             let stored = matches!(committed, Committed::Yes);
-            if let Committed::Purged(writer) = committed {
-                fill.park(writer);
+            match committed {
+                // Those who still read it need nothing of it in memory.
+                Committed::Yes => fill.reached_disk(fill.written(), Some(0)),
+                Committed::Purged(writer) => fill.park(writer),
+                Committed::No => {}
             }
             cache.shards.with(&fill.key.primary, |shard| {
                 // An older and smaller object in memory would hide the one on the disk.
@@ -248,6 +251,8 @@ impl Cache {
         drop(landing);
         match written {
             Ok(()) => Committed::Yes,
+            // A tier that is turned over faster than objects are written to it counts what it evicts.
+            Err(disk::WriteError::Evicted) => Committed::No,
             Err(error) => {
                 tracing::warn!(%error, "an object was not written to the disk tier");
                 Committed::No

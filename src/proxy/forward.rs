@@ -19,12 +19,12 @@ const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Fields by which frameworks let a request claim another target or method than it has. They are not part of the cache
-/// key, so on a request whose answer may be stored they never reach the origin.
+/// key, so on a request whose answer may be stored they never reach the origin, nor does any `X-Forwarded-…` of a client.
 const OVERRIDES: [&str; 9] = [
     "forwarded",
-    "x-forwarded-prefix",
-    "x-forwarded-scheme",
-    "x-forwarded-server",
+    "x-host",
+    "x-http-host-override",
+    "x-original-host",
     "x-original-url",
     "x-rewrite-url",
     "x-http-method",
@@ -57,6 +57,10 @@ pub fn request_to_origin(
     if may_be_stored {
         for name in OVERRIDES {
             upstream.remove_header(name);
+        }
+        let forwarded = |name: &&HeaderName| name.as_str().starts_with("x-forwarded-");
+        for name in upstream.headers.keys().filter(forwarded).cloned().collect::<Vec<_>>() {
+            upstream.remove_header(&name);
         }
     }
     // HTTP/2 clients may spread one over many lines (RFC 9113 section 8.2.3); others would read the first only.

@@ -2,8 +2,8 @@
 
 use super::context::{Scheme, Target};
 use crate::types::HostName;
-use http::header::HOST;
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora::http::RequestHeader;
 use pingora::http::authority::{RawTargetAuthority, is_http_family_scheme, raw_target_authority};
 
@@ -19,6 +19,8 @@ pub enum Refusal {
     BadHost,
     /// Neither origin form, absolute form nor `OPTIONS *` (RFC 9112 section 3.2), or not UTF-8.
     BadTarget,
+    /// A `Content-Length` that is not one number (RFC 9112 section 6.3): another server may read another one.
+    BadLength,
     /// TRACE would send the client's secrets back to a script (RFC 9110 section 9.3.8 permits refusing it).
     Trace,
     /// The request has passed through this node already (RFC 8586 section 2).
@@ -29,7 +31,7 @@ impl Refusal {
     /// The status that answers it.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NoHost | Self::BadHost | Self::BadTarget => StatusCode::BAD_REQUEST,
+            Self::NoHost | Self::BadHost | Self::BadTarget | Self::BadLength => StatusCode::BAD_REQUEST,
             Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
             Self::Loop => StatusCode::LOOP_DETECTED,
         }
@@ -41,6 +43,7 @@ impl Refusal {
             Self::NoHost => "the request has no Host",
             Self::BadHost => "the Host is malformed",
             Self::BadTarget => "the request target is malformed",
+            Self::BadLength => "the Content-Length is malformed",
             Self::Trace => "TRACE is not supported",
             Self::Loop => "the request has passed through this node before",
         }
@@ -56,6 +59,9 @@ impl Refusal {
 pub fn target(request: &RequestHeader, scheme: Scheme) -> Result<Target, Refusal> {
     if request.method == Method::TRACE {
         return Err(Refusal::Trace);
+    }
+    if !has_one_length(&request.headers) {
+        return Err(Refusal::BadLength);
     }
     if !request.raw_path_is_utf8() {
         return Err(Refusal::BadTarget);
@@ -96,6 +102,14 @@ fn split(request: &RequestHeader) -> Result<(Option<&[u8]>, &[u8]), Refusal> {
         }
         RawTargetAuthority::Absolute { .. } | RawTargetAuthority::AmbiguousAuthority => Err(Refusal::BadTarget),
     }
+}
+
+/// Whether the length is given at most once, by digits only. The core reads `5, 5` and repeated fields as one length, but
+/// sends them on as they are.
+fn has_one_length(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+    let first = lengths.next().is_none_or(|length| !length.is_empty() && length.iter().all(u8::is_ascii_digit));
+    first && lengths.next().is_none()
 }
 
 /// Whether `node` has forwarded this request before. Other nodes of a fleet may have: the identifier names the node.
@@ -147,6 +161,26 @@ mod tests {
             assert_eq!(target(&request(method, uri, host), Scheme::Http).unwrap_err(), refusal, "{method} {uri}");
         }
         assert!(target(&request("OPTIONS", "*", Some("a")), Scheme::Http).is_ok());
+    }
+
+    #[test]
+    fn a_length_is_one_number() {
+        for (lengths, refused) in [
+            (&["0"][..], false),
+            (&["123"], false),
+            (&["5, 5"], true),
+            (&["5", "5"], true),
+            (&["+5"], true),
+            (&["5 "], true),
+            (&[""], true),
+        ] {
+            let mut request = request("POST", "/", Some("a"));
+            for length in lengths {
+                request.append_header(CONTENT_LENGTH, *length).unwrap();
+            }
+            let refusal = target(&request, Scheme::Http).err();
+            assert_eq!(refusal == Some(Refusal::BadLength), refused, "{lengths:?}");
+        }
     }
 
     #[test]

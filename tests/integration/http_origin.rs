@@ -142,7 +142,7 @@ async fn the_origin_sees_who_asked_and_by_what_name() {
     let nginx = Nginx::start(
         "location / { return 200 \"host=$http_host xff=$http_x_forwarded_for proto=$http_x_forwarded_proto \
          xfh=$http_x_forwarded_host port=$http_x_forwarded_port real=$http_x_real_ip via=$http_via \
-         override=$http_x_original_url proxy=$http_proxy conn=$http_x_hop\"; }",
+         override=$http_x_original_url$http_x_forwarded_uri proxy=$http_proxy conn=$http_x_hop\"; }",
     );
     let edge = Edge::start(&config(&one_origin(nginx.address)));
     let mut client = Client::new(edge.http, "Shop.Example.com:8080");
@@ -153,6 +153,7 @@ async fn the_origin_sees_who_asked_and_by_what_name() {
                 ("x-forwarded-for", "6.6.6.6"),
                 ("x-forwarded-host", "evil.example"),
                 ("x-original-url", "/admin"),
+                ("x-forwarded-uri", "/admin"),
                 ("proxy", "http://evil"),
                 ("connection", "x-hop"),
                 ("x-hop", "1"),
@@ -241,6 +242,8 @@ async fn what_has_two_readings_is_refused() {
         "GET / HTTP/1.1\r\nHost: x:80x\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: user@x\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello",
     ] {
         let answer = tools::raw(edge.http, request.as_bytes());
         assert!(answer.starts_with("HTTP/1.1 400"), "{request:?} → {answer}");

@@ -170,8 +170,7 @@ impl ProxyHttp for Phases {
         match rule.origin.pick(&ctx.tried).await {
             Ok(mut picked) => {
                 if session.is_upgrade_req() {
-                    // An HTTP/1.1 upgrade has no equivalent on a pooled HTTP/2 connection.
-                    picked.http1_only();
+                    picked.for_upgrade();
                 }
                 ctx.server = Some(Server { id: picked.server, address: picked.address });
                 ctx.asked = Some(Instant::now());

@@ -171,7 +171,7 @@ async fn http2_without_tls_is_spoken_with_prior_knowledge() {
 async fn an_upgrade_can_insist_on_http1() {
     let settings = HttpSettings { tls: true, ..http_settings("192.0.2.1", 443) };
     let mut picked = build(&Settings::Http(settings)).pick(&[]).await.unwrap();
-    picked.http1_only();
+    picked.for_upgrade();
     assert_eq!(picked.peer.options.alpn, pingora::protocols::ALPN::H1);
     assert_eq!(picked.address, SocketAddr::from(([192, 0, 2, 1], 443)));
 }

@@ -1,6 +1,7 @@
 //! HTTP origins.
 
 pub(super) mod peer;
+pub(super) mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -167,8 +167,8 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Picked {
-    /// Speaks HTTP/1.1 on this connection, as an upgrade needs (RFC 9110 section 7.8 has none in HTTP/2).
-    pub fn http1_only(&mut self) {
-        self.peer.options.set_http_version(1, 1);
+    /// Makes the connection fit for a request to upgrade it.
+    pub fn for_upgrade(&mut self) {
+        super::http::upgrade::prepare(&mut self.peer);
     }
 }

@@ -5,7 +5,7 @@
 //! | `GET /healthz` | 200 whenever the process serves |
 //! | `GET /readyz` | 200, or 503 with the reason |
 //! | `GET /metrics` | the text exposition format 0.0.4 |
-//! | `POST /purge` | `{"urls": […]}`, `{"all": true}` or a form with `url=…` |
+//! | `POST /purge` | `{"urls": […], "prefixes": […], "hosts": […], "tags": […]}` or `{"all": true}`, each with `"soft": true` where it is meant to be kept as stale; or a form with `url=…`, `prefix=…`, `host=…`, `tag=…`, `all=true`, `soft=true` |
 //!
 //! Who may ask is decided in `guard`: a token where one is set, else nothing that a browser sends for another site.
 
@@ -17,6 +17,7 @@ mod socket;
 
 pub use socket::BindError;
 
+use crate::cache::purge::{Failure, Order, Report};
 use crate::types::Secret;
 use async_trait::async_trait;
 use std::net::SocketAddr;
@@ -51,11 +52,12 @@ pub trait Backend: Send + Sync + 'static {
     /// All metrics in the text exposition format 0.0.4.
     fn metrics(&self) -> Vec<u8>;
 
-    /// Takes stored responses out of every tier; durable before it returns. Runs to its end even if the caller hangs up.
+    /// Takes stored responses out of every tier; durable before it returns. Runs to its end even if the caller hangs up,
+    /// and writes the audit line.
     ///
     /// # Errors
-    /// A URL that names nothing which could be stored, or a tier that cannot purge now.
-    async fn purge(&self, request: Purge) -> Result<PurgeReport, PurgeFailure>;
+    /// Something named that nothing could be stored under, or a tier that cannot purge now.
+    async fn purge(&self, order: Order, request_id: String, who: String) -> Result<Report, Failure>;
 }
 
 /// Whether clients should be sent here.
@@ -65,38 +67,6 @@ pub enum Readiness {
     Ready,
     /// No, for this reason: starting, draining, a store that is still recovering.
     NotReady(String),
-}
-
-/// What to purge.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Purge {
-    /// These absolute URLs, at least one.
-    Urls(Vec<String>),
-    /// Everything stored.
-    All,
-}
-
-/// What a purge did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PurgeReport {
-    /// Each URL as it was given, and whether anything was stored under it. `*` stands for everything.
-    pub results: Vec<(String, bool)>,
-}
-
-/// Why nothing, or not all, was purged.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PurgeFailure {
-    /// Not a URL that anything could be stored under; nothing was purged.
-    #[error("`{url}` cannot be purged: {reason}")]
-    BadUrl {
-        /// The URL as given.
-        url: String,
-        /// What is wrong and how to write it.
-        reason: String,
-    },
-    /// The store cannot make a purge durable now; try again.
-    #[error("purging is not possible now: {0}")]
-    Unavailable(String),
 }
 
 /// Opens the listener; connections wait in the kernel's queue until [`Admin::serve`] runs. A unix socket gets mode 0600,

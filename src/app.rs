@@ -93,7 +93,7 @@ async fn serve_until_stopped(config: Config) -> Result<(), StartError> {
     let log = Arc::new(AccessLog::start(&config.access_log, &metrics)?);
     let cache = config.cache.as_ref().map(|s| Cache::open(s, clock.clone(), &metrics)).transpose()?;
 
-    let edge = Edge::new(parts.plane(&config, &metrics)?, cache, Arc::clone(&log), clock.clone());
+    let edge = Edge::new(parts.plane(&config, &metrics)?, cache, Arc::clone(&log), clock.clone(), config.purge.clone());
     let operator = Arc::new(Operator::new(Arc::clone(&edge), Arc::clone(&metrics)));
     let (stop, stopping) = watch::channel(false);
     let (end, ending) = watch::channel(false);

@@ -2,34 +2,44 @@
 //!
 //! A look-up asks the memory tier, the fills in flight and the disk tier; a fill is written to both tiers as it
 //! arrives. What a purge has taken away never comes back: each look-up, fill and write to a tier carries the purge
-//! sequence it started from ([`purged`]) and is refused by a later purge of its key.
+//! sequence it started from and is refused by a later purge of its key ([`purged`]); what is stored carries its epoch
+//! and its scopes, which look-ups compare with the purges by host, prefix and tag ([`epochs`]).
 
 pub mod disk;
 pub mod key;
 pub mod policy;
+pub mod purge;
+pub mod rules;
 
 mod entry;
+mod epochs;
 mod fill;
 mod hit;
+mod lock;
 mod memory;
 mod miss;
 mod purged;
+mod scope;
 mod storage;
 mod window;
 
+pub use epochs::Mark;
 pub use hit::{Tier, tier_of};
+pub use scope::{MAX_DEPTH, MAX_TAG, MAX_TAGS, TAG_FIELDS, tags};
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use pingora::cache::CacheKey;
-use pingora::cache::lock::{CacheKeyLockImpl, CacheLock};
+use bytes::Bytes;
+use pingora::cache::lock::CacheKeyLockImpl;
+use pingora::cache::{CacheKey, CacheMeta};
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use epochs::Epochs;
 use memory::MemoryTier;
 use purged::Shards;
 
@@ -42,6 +52,14 @@ pub struct Settings {
     pub disk: Option<disk::Settings>,
     /// Bytes of the largest response that is stored; `None`: what the largest tier can hold (an eighth of its capacity).
     pub max_object: Option<u64>,
+    /// Seconds for which a stale response may answer while its origin server fails, where it neither forbids that nor
+    /// says for how long.
+    pub grace: u32,
+}
+
+impl Settings {
+    /// The default of [`Settings::grace`]: a day, long enough to get up and mend the origin.
+    pub const DEFAULT_GRACE: u32 = 24 * 3600;
 }
 
 /// Why a cache could not be opened.
@@ -69,12 +87,18 @@ const LOCK_AGE: Duration = Duration::from_secs(30);
 pub struct Cache {
     memory: MemoryTier,
     disk: Option<Arc<disk::DiskTier>>,
+    /// Purges by scope, and the counter that orders all purges.
+    epochs: Arc<Epochs>,
     shards: Shards,
-    lock: &'static CacheKeyLockImpl,
+    /// The counter at the last sweep, and whether one is under way.
+    swept: AtomicU64,
+    sweeping: AtomicBool,
+    lock: &'static lock::FetchLock,
     clock: Clock,
     /// Bytes up to which an object is held in memory.
     memory_object: u64,
     max_object: u64,
+    grace: u32,
     /// Bytes of fills that are in memory as a whole, and how many there may be.
     filling: AtomicU64,
     filling_max: u64,
@@ -90,10 +114,14 @@ pub struct Cache {
 #[derive(Clone, Copy)]
 struct Asked(u64);
 
+/// A [`CacheKey`] extension: bytes of the largest content that is stored under it.
+#[derive(Clone, Copy)]
+struct Limit(u64);
+
 impl Cache {
     /// Opens the tiers; the memory of the result is never given back.
     pub fn open(settings: &Settings, clock: Clock, metrics: &Metrics) -> Result<&'static Self, OpenError> {
-        let Settings { memory_capacity, disk, max_object } = settings;
+        let Settings { memory_capacity, disk, max_object, grace } = settings;
         let largest = (*memory_capacity).max(disk.as_ref().map_or(0, |disk| disk.capacity)) / 8;
         let max_object = max_object.unwrap_or(largest).min(largest);
         let small = if disk.is_some() { SMALL_OBJECT } else { u64::MAX };
@@ -101,14 +129,19 @@ impl Cache {
             Some(settings) => Some(disk::DiskTier::open(settings, metrics.tier("disk"))?),
             None => None,
         };
+        let epochs = tier.as_ref().map_or_else(Arc::default, |tier| Arc::clone(tier.epochs()));
         let cache: &'static Self = Box::leak(Box::new(Self {
             memory: MemoryTier::new(*memory_capacity, metrics.tier("memory")),
             disk: tier,
-            shards: Shards::default(),
-            lock: Box::leak(CacheLock::new_boxed(LOCK_AGE)),
+            shards: Shards::new(Arc::clone(&epochs)),
+            swept: AtomicU64::new(0),
+            sweeping: AtomicBool::new(false),
+            epochs,
+            lock: Box::leak(Box::new(lock::FetchLock::new(LOCK_AGE))),
             clock,
             memory_object: (*memory_capacity / 8).min(small).min(max_object),
             max_object,
+            grace: *grace,
             filling: AtomicU64::new(0),
             filling_max: *memory_capacity / 2,
             next_fill: AtomicU64::new(0),
@@ -117,10 +150,16 @@ impl Cache {
             collapsed: metrics.collapsed.clone(),
             purges: metrics.purges.clone(),
         }));
+        cache.lock.serve(cache);
         if cache.disk.is_some() {
             cache.memory.demote_to(cache);
         }
         Ok(cache)
+    }
+
+    /// What binds storing here.
+    pub fn rules(&self) -> policy::ResponseRules {
+        policy::ResponseRules { max_object: self.max_object, grace: self.grace, ..Default::default() }
     }
 
     /// Bytes of the largest response content that is stored; for [`policy::ResponseRules`].
@@ -137,6 +176,57 @@ impl Cache {
     /// before a purge, but which arrives after it, is then not stored.
     pub fn stamp(&self, key: &mut CacheKey) {
         key.extensions.insert(Asked(self.shards.sequence()));
+    }
+
+    /// Stores nothing under this key whose content is larger than `bytes`.
+    pub fn limit(&self, key: &mut CacheKey, bytes: u64) {
+        key.extensions.insert(Limit(bytes.min(self.max_object)));
+    }
+
+    /// Makes every variant of a target invalid (RFC 9111 section 4.4): as [`Cache::purge`], but the disk is only written
+    /// to where it has something that a look-up could find.
+    ///
+    /// The result is the key stamped with this very moment, for an answer that is not older; `None` if anything else has
+    /// purged the target since the sequence `asked`.
+    pub async fn invalidate(&'static self, mut key: CacheKey, asked: u64) -> Result<Option<CacheKey>, PurgeError> {
+        let primary = key::tier_key(&key).primary;
+        let (_, sequence, purging) =
+            self.shards.purge_after(&primary, asked, |keys| self.memory.remove(keys, &self.epochs));
+        self.shards.settled(Some(&primary)).await;
+        // Variants are found by way of the primary slot alone.
+        if let Some(disk) = &self.disk
+            && disk.contains(&disk::Key { primary, variant: None })
+        {
+            disk.purge(&primary).await?;
+        }
+        drop(purging);
+        Ok(sequence.map(|sequence| {
+            key.extensions.insert(Asked(sequence));
+            key
+        }))
+    }
+
+    /// The number of purges so far, for [`Cache::invalidate`].
+    pub fn sequence(&self) -> u64 {
+        self.shards.sequence()
+    }
+
+    /// Puts a whole small object into the memory tier, unless its key was purged since the key was stamped or something
+    /// else is there or on its way. `false` if not.
+    pub fn keep(&self, key: &CacheKey, meta: &CacheMeta, body: Bytes) -> bool {
+        let (tier_key, whole) = (key::tier_key(key), key.primary_key());
+        let asked = self.asked(key);
+        let Ok(head) = entry::Head::new(meta, whole, tier_key.variant.is_none(), asked) else { return false };
+        if !head.declares(body.len() as u64) || body.len() as u64 > self.memory_object {
+            return false;
+        }
+        let mut content = entry::Body::default();
+        content.push(body);
+        let entry = Arc::new(memory::Entry::new(head, content, false, asked));
+        self.shards.with(&tier_key.primary, |shard| {
+            let free = !self.memory.contains(&tier_key) && shard.fill(&tier_key, whole).is_none();
+            free && self.insert(shard, tier_key, entry, asked)
+        })
     }
 
     /// Takes every variant of a target out of all tiers. When it returns `Ok`, no later look-up finds what was stored
@@ -170,7 +260,7 @@ impl Cache {
     }
 
     async fn purge_primary(&'static self, primary: &disk::Hash128) -> Result<bool, PurgeError> {
-        let (mut found, purging) = self.shards.purge(primary, |keys| self.memory.remove(keys));
+        let (mut found, purging) = self.shards.purge(primary, |keys| self.memory.remove(keys, &self.epochs));
         // A write that passed the check before the purge may still be landing on the disk.
         self.shards.settled(Some(primary)).await;
         if let Some(disk) = &self.disk {

@@ -3,6 +3,8 @@
 mod check;
 mod logging;
 mod purge;
+mod warm;
+mod why;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
@@ -16,6 +18,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// It did what it was told to.
     Ok,
+    /// Part of it did not succeed.
+    Failed,
     /// The arguments or the configuration are wrong.
     Usage,
     /// A server that is needed does not answer.
@@ -25,10 +29,11 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The process's exit status: 0, 64, 69 or 70.
+    /// The process's exit status: 0, 1, 64, 69 or 70.
     pub fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
+            Self::Failed => 1,
             Self::Usage => 64,
             Self::Unavailable => 69,
             Self::Internal => 70,
@@ -73,6 +78,8 @@ fn dispatch(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: 
             crate::demo::run(args.into())
         }
         Command::Purge(args) => purge::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
+        Command::Warm(args) => warm::run(&args, out, err).into(),
+        Command::Why(args) => why::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
         Command::Cert(CertCommand { kind: CertKind::SelfSigned(args) }) => self_signed(&args, out, err).into(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -120,9 +127,10 @@ Examples:
   selvedge check --config edge.toml      name every problem of a configuration
   selvedge serve --config edge.toml      serve in the foreground (SIGHUP reloads, SIGTERM drains)
   selvedge purge https://www.example.com/style.css
+  selvedge why https://www.example.com/style.css
 
-Exit status: 0 done; 64 wrong arguments or configuration; 69 no answer from a server, or a
-port, folder or file is not to be had; 70 other.
+Exit status: 0 done; 1 a part failed (warm); 64 wrong arguments or configuration; 69 no answer
+from a server, or a port, folder or file is not to be had; 70 other.
 SELVEDGE_LOG in the environment sets what is logged: debug, or info,selvedge::origin=debug.";
 
 #[derive(Debug, Subcommand)]
@@ -150,14 +158,40 @@ enum Command {
 
     /// Remove stored responses from a running server's cache
     ///
-    /// Asks the admin listener; when it returns, the purge is done and survives a restart.
+    /// By URL (with all its variants), by prefix of host and path, by host, by tag (of the response fields Cache-Tag,
+    /// Surrogate-Key and x-amz-meta-cache-tag), or all of it. Asks the admin listener; when it returns, the purge is done
+    /// and survives a restart.
     #[command(after_help = "\
 Examples:
   selvedge purge https://www.example.com/style.css https://www.example.com/
+  selvedge purge --tag news --tag front-page --soft
+  selvedge purge --prefix www.example.com/blog --host old.example.com
   selvedge purge --config /etc/selvedge/edge.toml --all
   selvedge purge --admin 10.0.0.5:9090 --token-env ADMIN_TOKEN https://www.example.com/
   selvedge purge --admin unix:/run/selvedge/admin.sock --all")]
     Purge(purge::Purge),
+
+    /// Fetch URLs through a running server, so that its cache has them before clients ask
+    ///
+    /// Prints how many responses of each status came, and what the cache did. Exits 1 if any failed: could not be
+    /// fetched, or answered 400 or above.
+    #[command(after_help = "\
+Examples:
+  selvedge warm --config /etc/selvedge/edge.toml https://www.example.com/ https://www.example.com/style.css
+  selvedge warm --edge 10.0.0.5:443 --sitemap https://www.example.com/sitemap.xml --concurrency 32
+  selvedge warm --edge 127.0.0.1:8443 --insecure --list urls.txt -H 'Accept-Encoding: br'")]
+    Warm(warm::Warm),
+    /// Explain how a running server answers a URL, and why
+    ///
+    /// Asks for the URL with the debug token, and prints what the server decided, one fact to a line in the order of the
+    /// request's life: route, cache key, what was found in which tier, freshness, variant, origin, what was stored or why
+    /// not. The request is a real one: it is logged, and what it fetches is stored.
+    #[command(after_help = "\
+Examples:
+  selvedge why --config /etc/selvedge/edge.toml https://www.example.com/style.css
+  selvedge why https://www.example.com/ -H 'Accept-Language: de' -H 'Cookie: a=b'
+  selvedge why --edge 10.0.0.5:443 --cacert ca.pem --token-env DEBUG_TOKEN --json https://www.example.com/")]
+    Why(why::Why),
 
     /// Make certificates
     Cert(CertCommand),

@@ -7,8 +7,10 @@
 mod origins;
 mod problem;
 mod reader;
+mod rules;
 mod server;
 mod sites;
+mod transform;
 
 pub use problem::{Position, Problem, Problems};
 
@@ -37,8 +39,12 @@ pub struct Config {
     pub tls: Option<tls::Settings>,
     /// `None`: nothing is cached.
     pub cache: Option<cache::Settings>,
+    /// The PURGE method, and what clients see of tags.
+    pub purge: proxy::purge::Settings,
     /// Access log.
     pub access_log: proxy::access_log::Settings,
+    /// Explanations and timings for those who look into it.
+    pub debug: proxy::explain::Settings,
     /// Origins by name.
     pub origins: BTreeMap<Arc<str>, origin::Settings>,
     /// Sites in the order of the file.
@@ -63,6 +69,8 @@ pub struct Site {
     pub hosts: Vec<HostPattern>,
     /// Redirect plain HTTP to HTTPS with 301 (308 for methods other than GET and HEAD); off by default.
     pub https_redirect: bool,
+    /// Whether responses carry `Server-Timing`; `None`: as `[debug]` says.
+    pub server_timing: Option<bool>,
     /// Its routes.
     pub routes: Vec<Route>,
 }
@@ -76,6 +84,16 @@ pub struct Route {
     pub origin: Arc<str>,
     /// Whether responses may be stored and reused; on by default.
     pub cache: bool,
+    /// The operator's rules on storing and reuse, those of the site included.
+    pub rules: cache::rules::CacheRules,
+    /// What is done to the fields of requests and responses.
+    pub headers: proxy::HeaderRules,
+    /// The security fields of responses; off by default.
+    pub security: Option<proxy::Security>,
+    /// Which sites' scripts may read responses; by default the origin says.
+    pub cors: Option<proxy::Cors>,
+    /// How responses are compressed; off by default.
+    pub compression: Option<proxy::Compression>,
     /// Largest request body in bytes; `None`: no limit.
     pub max_request_body: Option<u64>,
 }
@@ -112,6 +130,30 @@ pub fn load_admin(path: &Path) -> Result<Option<admin::Settings>, Problems> {
     })
 }
 
+/// Reads the client listeners and `[debug]` alone, for a command that asks a running server about a request.
+///
+/// # Errors
+/// The file cannot be read, is not TOML, or these parts of it are wrong.
+pub fn load_debug(path: &Path) -> Result<(proxy::listen::Settings, proxy::explain::Settings), Problems> {
+    let concerned = |key: &str| ["", "listen", "debug"].contains(&key) || key.starts_with("debug.");
+    read(&text_of(path)?, path, &process_environment, concerned, |root| {
+        let listeners = root.section("listen", server::listen);
+        let debug = root.section("debug", server::debug).unwrap_or_default();
+        Some((listeners?.settings, debug))
+    })
+}
+
+/// Reads the clients' addresses of `[listen]` alone, for a command that sends requests to a running server.
+///
+/// # Errors
+/// The file cannot be read, is not TOML, or this part of it is wrong.
+pub fn load_listen(path: &Path) -> Result<proxy::listen::Settings, Problems> {
+    let concerned = |key: &str| ["", "listen"].contains(&key) || key.starts_with("listen.");
+    read(&text_of(path)?, path, &process_environment, concerned, |root| {
+        root.section("listen", |table| server::listen(table).settings)
+    })
+}
+
 /// Reads the whole file; `None` only after a problem was written down.
 fn whole(root: &Table<'_>, path: &Path) -> Option<Config> {
     let runtime = root.section("runtime", server::runtime).unwrap_or_default();
@@ -127,12 +169,26 @@ fn whole(root: &Table<'_>, path: &Path) -> Option<Config> {
     let admin = server::admin(root, admin);
     let tls = server::tls(root, https.as_ref());
     let cache = server::cache(root);
+    let purge = server::purge(root, listen.as_ref());
     let access_log = root.section("access_log", server::access_log).unwrap_or_else(server::default_access_log);
+    let debug = root.section("debug", server::debug).unwrap_or_default();
     let declared = origins::origins(root);
     let names: Vec<&str> = declared.iter().map(|(name, _)| *name).collect();
     let sites = sites::sites(root, &names, https.is_some());
     let origins = declared.into_iter().filter_map(|(name, origin)| Some((Arc::from(name), origin?))).collect();
-    Some(Config { source: path.to_owned(), runtime, listen: listen?, admin, tls, cache, access_log, origins, sites })
+    Some(Config {
+        source: path.to_owned(),
+        runtime,
+        listen: listen?,
+        admin,
+        tls,
+        cache,
+        purge,
+        access_log,
+        debug,
+        origins,
+        sites,
+    })
 }
 
 impl Default for Runtime {

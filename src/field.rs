@@ -5,6 +5,7 @@ pub mod cache_status;
 pub mod connection;
 pub mod date;
 pub mod etag;
+pub mod structured;
 
 use std::fmt;
 

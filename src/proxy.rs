@@ -6,33 +6,45 @@
 //! one access event.
 
 pub mod access_log;
+mod caching;
+mod compress;
 mod context;
+mod cors;
 mod edge;
+pub mod explain;
 mod failure;
 mod forward;
 mod guard;
+mod headers;
 pub mod listen;
 mod plane;
+pub mod purge;
 mod report;
 mod respond;
 mod s3;
+mod wire;
 
+pub use compress::{Coding, Compression};
 pub use context::{RequestContext, Scheme, Target};
+pub use cors::Cors;
 pub use edge::Edge;
+pub use headers::{FieldRules, HeaderRules, Security, Template, TemplateError};
 pub use plane::{Plane, RouteRule, SiteHandles};
 
 use crate::cache::{self, policy};
 use crate::field::cache_status::Forward;
+use crate::field::date;
 use crate::origin::{Kind, Outcome, PickError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use context::Server;
 use failure::Failure;
+use http::header::RANGE;
 use http::{HeaderValue, Method, StatusCode};
 use pingora::cache::key::HashBinary;
 use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, NoCacheReason, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::proxy::{FailToProxy, ProxyHttp, RangeType, Session, range_header_filter};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use respond::Answer;
@@ -43,6 +55,10 @@ use std::time::{Duration, Instant};
 const MAX_SERVERS_TRIED: usize = 3;
 /// Upper bound on all passes of the core through the origin phases: servers tried and objects of a bucket asked for.
 const MAX_PASSES: usize = 8;
+/// Statuses of an origin that a stale response is better than.
+const STALE_ON: [u16; 4] = [500, 502, 503, 504];
+/// Ranges of one request that are answered; with more it gets the whole.
+const MAX_RANGES: usize = 200;
 /// A client that takes no byte of its response for this long is gone.
 const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -66,13 +82,28 @@ impl ProxyHttp for Phases {
         // Off, the core drops a pipelined request and closes (RFC 9112 section 9.3.2 has it answered in order).
         session.set_pipelining_enabled(true);
         session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
+        wire::begin(session);
         Ok(())
     }
 
     /// Guard, route, access.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
+        explain::begin(&self.0.plane, session, ctx);
+        if self.0.purge_method(session, ctx).await? {
+            return Ok(true);
+        }
         let answer = match self.0.guard_and_route(session, ctx) {
-            Ok(rule) => edge::admit(session, ctx, &rule).err(),
+            Ok(rule) => {
+                headers::strip(session.req_header_mut(), &rule.rules);
+                if let Some(compression) = &rule.compression {
+                    compression.negotiate(session.req_header_mut())?;
+                }
+                if let Some(cors) = rule.cors.as_ref().filter(|_| cors::is_preflight(session.req_header())) {
+                    respond::preflight(session, cors).await?;
+                    return Ok(true);
+                }
+                edge::admit(session, ctx, &rule).err()
+            }
             Err(answer) => Some(answer),
         };
         match answer {
@@ -90,21 +121,7 @@ impl ProxyHttp for Phases {
 
     /// Request policy (RFC 9111 section 4): whether the cache takes part at all.
     fn request_cache_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<()> {
-        let (Some(cache), Some(rule)) = (self.0.cache, ctx.rule.as_ref()) else { return Ok(()) };
-        let own_body = !session.as_downstream_mut().is_body_empty();
-        let request = session.req_header();
-        // A body on GET has no meaning (RFC 9110 section 9.3.1); waiting for it must not hold up those who wait for us.
-        if !rule.cache || own_body || session.is_upgrade_req() {
-            ctx.forward = Some(Forward::Bypass);
-            return Ok(());
-        }
-        match policy::admits_request(request) {
-            policy::RequestVerdict::Lookup(demand) => {
-                ctx.demand = demand;
-                session.cache.enable(cache, None, None, Some(cache.lock()), None);
-            }
-            policy::RequestVerdict::Bypass(reason) => ctx.forward = Some(reason.forward()),
-        }
+        self.0.begin_lookup(session, ctx);
         Ok(())
     }
 
@@ -115,14 +132,16 @@ impl ProxyHttp for Phases {
         let mut key = edge::cache_key(rule, target);
         // What the origin answers to this request is older than any purge from now on.
         cache.stamp(&mut key);
+        if let Some(bytes) = rule.rules.max_object {
+            cache.limit(&mut key, bytes);
+        }
+        explain::keyed(ctx, &key);
         Ok(key)
     }
 
     /// The variant that the stored response's `Vary` selects (RFC 9111 section 4.1).
     fn cache_vary_filter(&self, meta: &CacheMeta, ctx: &mut Self::CTX, request: &RequestHeader) -> Option<HashBinary> {
-        let variance = policy::variance(meta.headers(), &request.headers);
-        ctx.varied |= variance.is_some();
-        variance
+        self.0.variance(meta, ctx, request)
     }
 
     fn cache_miss(&self, session: &mut Session, ctx: &mut Self::CTX) {
@@ -140,18 +159,50 @@ impl ProxyHttp for Phases {
         ctx: &mut Self::CTX,
     ) -> Result<Option<ForcedFreshness>> {
         ctx.tier = Some(cache::tier_of(hit));
-        let verdict = policy::on_hit(meta, &ctx.demand, self.0.clock.now());
+        let now = self.0.clock.now();
+        let verdict = policy::on_hit(meta, &ctx.demand, now);
+        explain::found(ctx, meta, hit, verdict, now);
         ctx.forward = match verdict {
             policy::HitVerdict::Use => None,
             policy::HitVerdict::Stale => Some(Forward::Stale),
-            policy::HitVerdict::Refused => Some(Forward::Request),
+            policy::HitVerdict::Refused | policy::HitVerdict::Unusable => Some(Forward::Request),
         };
         Ok(match verdict {
             // Stale, and the client said how much of that it puts up with.
             policy::HitVerdict::Use => (!is_fresh).then_some(ForcedFreshness::ForceFresh),
             policy::HitVerdict::Stale => None,
             policy::HitVerdict::Refused => Some(ForcedFreshness::ForceExpired),
+            policy::HitVerdict::Unusable => Some(ForcedFreshness::ForceMiss),
         })
+    }
+
+    /// Preconditions on what the cache answers with (RFC 9111 section 4.3.2).
+    fn cache_not_modified_filter(
+        &self,
+        session: &Session,
+        response: &ResponseHeader,
+        _: &mut Self::CTX,
+    ) -> Result<bool> {
+        Ok(policy::precondition(session.req_header(), response) == policy::Precondition::NotModified)
+    }
+
+    /// Ranges of what the cache answers with; a failed precondition comes first (RFC 9110 section 13.2.2).
+    fn range_header_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        _: &mut Self::CTX,
+    ) -> RangeType {
+        let request = session.req_header();
+        if policy::precondition(request, response) == policy::Precondition::Failed {
+            respond::precondition_failed(response);
+            // The one answer that the core sends without content.
+            return RangeType::Invalid;
+        }
+        if request.headers.contains_key(RANGE) && !policy::range_applies(&request.headers, &response.headers) {
+            return RangeType::None;
+        }
+        range_header_filter(request, response, Some(MAX_RANGES))
     }
 
     /// `only-if-cached` (RFC 9111 section 5.2.1.7): 504 rather than a request to the origin.
@@ -174,6 +225,7 @@ impl ProxyHttp for Phases {
                 }
                 ctx.server = Some(Server { id: picked.server, address: picked.address });
                 ctx.asked = Some(Instant::now());
+                explain::asked(ctx);
                 Ok(Box::new(picked.peer))
             }
             Err(error) => {
@@ -204,7 +256,8 @@ impl ProxyHttp for Phases {
             Kind::Http(origin) => {
                 let client = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip());
                 let (stored, node) = (session.cache.enabled(), self.0.ids.node());
-                forward::request_to_origin(upstream, session.req_header(), ctx, client, origin.host(), node, stored)
+                forward::request_to_origin(upstream, session.req_header(), ctx, client, origin.host(), node, stored)?;
+                headers::to_origin(upstream, ctx, client, &rule, stored)
             }
         }
     }
@@ -233,6 +286,8 @@ impl ProxyHttp for Phases {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+            // The core writes some of them too late or not at all.
+            wire::forward_interim(session, response, ctx).await;
             return Ok(());
         }
         let Some(rule) = ctx.rule.clone() else { return Ok(()) };
@@ -241,22 +296,38 @@ impl ProxyHttp for Phases {
             ctx.origin_time = Some(took);
             // Another server may have failed before this one answered.
             ctx.failure = None;
+            explain::origin_answered(ctx, response.status, took);
             rule.origin.observe_head(took.as_secs_f64());
             rule.origin.report(server.id, Outcome::Success);
         }
         forward::response_from_origin(response);
-        if response.status == StatusCode::NOT_MODIFIED && session.cache.maybe_cache_meta().is_some() {
-            ctx.confirmation = Some(response.headers.clone());
+        headers::from_origin(response, &rule.rules);
+        self.0.invalidate(session.req_header(), response, ctx).await;
+        if !response.headers.contains_key(http::header::DATE) {
+            // RFC 9110 section 6.6.1: the time it was received, also for those it is stored for.
+            response.insert_header(http::header::DATE, date::format(self.0.clock.now()))?;
         }
-        match rule.origin.kind() {
-            Kind::S3(bucket) => s3::judge(bucket, response, ctx).inspect_err(|error| {
+        if response.status == StatusCode::NOT_MODIFIED
+            && let Some(meta) = session.cache.maybe_cache_meta()
+        {
+            let mut fields = response.headers.clone();
+            compress::confirm(meta.headers(), &mut fields);
+            ctx.confirmation = Some(fields);
+        }
+        if let Kind::S3(bucket) = rule.origin.kind() {
+            s3::judge(bucket, response, ctx).inspect_err(|error| {
                 if s3::answered(error) && *error.esource() != ErrorSource::Upstream && session.cache.enabled() {
                     // Those who wait for this answer need not take turns to get the same.
                     session.cache.disable(NoCacheReason::OriginNotCache);
                 }
-            }),
-            Kind::Http(_) => Ok(()),
+            })?;
         }
+        if let Some(compression) = rule.compression.as_ref().filter(|_| !ctx.replaced) {
+            // A HEAD that is looked up has become a GET.
+            let content = session.req_header().method != http::Method::HEAD || session.cache.enabled();
+            ctx.encoder = compression.begin(&session.req_header().headers, content, response)?;
+        }
+        Ok(())
     }
 
     fn upstream_response_body_filter(
@@ -270,6 +341,10 @@ impl ProxyHttp for Phases {
             // The whole page goes out in place of the first piece; what follows of the origin's is swallowed.
             *body = ctx.replacement.take().or_else(|| (!end).then(Bytes::new));
         }
+        if let Some(encoder) = &mut ctx.encoder {
+            *body = Some(encoder.encode(body.take(), end)?);
+        }
+        self.0.collect(ctx, body.as_ref(), end);
         Ok(None)
     }
 
@@ -280,27 +355,7 @@ impl ProxyHttp for Phases {
         response: &ResponseHeader,
         ctx: &mut Self::CTX,
     ) -> Result<RespCacheable> {
-        if ctx.replaced {
-            return Ok(RespCacheable::Uncacheable(NoCacheReason::Custom("replaced")));
-        }
-        let limits = policy::ResponseRules { max_object: self.0.cache.map_or(0, |c| c.max_object()) };
-        let (request, now) = (session.req_header(), self.0.clock.now());
-        let admitted = match (ctx.confirmation.take(), session.cache.maybe_cache_meta()) {
-            // The core merges five fields of a 304; RFC 9111 section 4.3.4 wants all.
-            (Some(fields), Some(meta)) => {
-                let mut merged = meta.response_header_copy();
-                policy::merge_validation(&mut merged, &fields, now);
-                policy::admits_response(request, &merged, now, &limits)
-            }
-            _ => policy::admits_response(request, response, now, &limits),
-        };
-        match admitted {
-            Ok(stored) => Ok(RespCacheable::Cacheable(stored.meta)),
-            Err(reason) => {
-                tracing::debug!(request_id = %ctx.request_id, reason = reason.as_str(), "not stored");
-                Ok(RespCacheable::Uncacheable(NoCacheReason::OriginNotCache))
-            }
-        }
+        Ok(self.0.judge(session, response, ctx))
     }
 
     /// The last fields, on every response that came from an origin or the cache.
@@ -317,8 +372,17 @@ impl ProxyHttp for Phases {
             // What stays readable from its beginning is stored at the origin's pace, not at this client's: others follow.
             session.set_proxy_tasks_enabled(true);
         }
+        if !self.0.purge.expose_tags {
+            for name in &cache::TAG_FIELDS {
+                response.remove_header(name);
+            }
+        }
+        for name in &policy::OWN_FIELDS {
+            response.remove_header(name);
+        }
         let (status, outcome) = report::cache_status(session, response, ctx, self.0.clock.now());
         ctx.outcome = outcome;
+        explain::answered(ctx, response, &status, outcome)?;
         if session.cache.upstream_used()
             && let Some(meta) = session.cache.maybe_cache_meta()
         {
@@ -333,6 +397,9 @@ impl ProxyHttp for Phases {
             response.append_header("cache-status", value)?;
         }
         response.append_header(http::header::VIA, forward::via(response.version))?;
+        headers::guard(ctx, &session.req_header().headers, response)?;
+        headers::to_client(ctx, session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip()), response)?;
+        wire::keep_date(session, response);
         Ok(())
     }
 
@@ -356,11 +423,16 @@ impl ProxyHttp for Phases {
             // Who asks for more than the stored response is waits for the new one.
             None if ctx.demand.refuses_stale() => return false,
             None => policy::StaleCause::Updating,
+            // Of the statuses those that RFC 5861 section 4 calls an error.
+            Some(error) if matches!(error.etype(), ErrorType::HTTPStatus(status) if !STALE_ON.contains(status)) => {
+                return false;
+            }
             Some(error) if *error.esource() == ErrorSource::Upstream => policy::StaleCause::Error,
             Some(_) => return false,
         };
         let now = self.0.clock.now();
         let serves = session.cache.maybe_cache_meta().is_some_and(|meta| policy::may_serve_stale(meta, now, cause));
+        explain::stale(ctx, cause, serves);
         if serves && error.is_none() && session.cache.is_cache_lock_writer() {
             forward::as_http1(session.req_header_mut(), ctx);
         }
@@ -412,7 +484,7 @@ impl ProxyHttp for Phases {
             }
         };
         let status = answer.status();
-        if status.is_some() && session.response_written().is_none() {
+        if status.is_some() && !wire::is_answered(session) {
             // A request whose body may be half read leaves the connection unusable.
             session.set_keepalive(None);
             if let Err(error) = respond::write(session, ctx, &answer).await {
@@ -450,6 +522,7 @@ impl ProxyHttp for Phases {
 /// Counts a failed attempt against its server and remembers it.
 fn note_origin_failure(ctx: &mut RequestContext, failure: Failure) {
     ctx.failure = Some(failure);
+    explain::attempt_failed(ctx, failure);
     let (Some(rule), Some(server)) = (&ctx.rule, ctx.server) else { return };
     rule.origin.report(server.id, Outcome::Failure);
     rule.origin.count_error(failure.as_str());

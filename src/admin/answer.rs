@@ -2,7 +2,7 @@
 
 use super::guard::Refusal;
 use super::purge::BadPurge;
-use super::{PurgeFailure, PurgeReport, Readiness};
+use super::{Failure, Readiness, Report};
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
@@ -29,23 +29,16 @@ pub(super) fn metrics(text: Vec<u8>) -> Answer {
     answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
 }
 
-pub(super) fn purged(request_id: &str, report: &PurgeReport) -> Answer {
-    let results: Vec<Value> = report.results.iter().map(|(url, found)| json!({ "url": url, "found": found })).collect();
-    let purged = report.results.iter().filter(|(_, found)| *found).count();
-    json(StatusCode::OK, &json!({ "request_id": request_id, "purged": purged, "results": results }))
+pub(super) fn purged(request_id: &str, soft: bool, report: &Report) -> Answer {
+    json(StatusCode::OK, &report.to_json(request_id, soft))
 }
 
-pub(super) fn not_purged(request_id: &str, failure: &PurgeFailure) -> Answer {
-    let error = failure.to_string();
-    match failure {
-        PurgeFailure::BadUrl { url, reason } => json(
-            StatusCode::BAD_REQUEST,
-            &json!({ "request_id": request_id, "error": error, "url": url, "reason": reason }),
-        ),
-        PurgeFailure::Unavailable(_) => {
-            json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "request_id": request_id, "error": error }))
-        }
-    }
+pub(super) fn not_purged(request_id: &str, failure: &Failure) -> Answer {
+    let status = match failure {
+        Failure::Bad { .. } => StatusCode::BAD_REQUEST,
+        Failure::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    json(status, &failure.to_json(request_id))
 }
 
 /// The backend failed in a way that it has no words for.

@@ -3,7 +3,7 @@
 use super::answer::{self, Answer};
 use super::guard::Guard;
 use super::socket::Socket;
-use super::{Backend, Purge, Readiness, purge};
+use super::{Backend, Order, Readiness, purge};
 use crate::types::Secret;
 use http::{Method, Request};
 use hyper::body::Incoming;
@@ -168,7 +168,7 @@ async fn respond(shared: &Shared, request: Request<Incoming>, who: Arc<str>) -> 
         "/readyz" if reads => answer::readiness(readiness(shared)),
         "/metrics" if reads => answer::metrics(shared.backend.metrics()),
         "/purge" if head.method == Method::POST => match purge::read(body).await {
-            Ok(request) => carry_out(Arc::clone(&shared.backend), request, who).await,
+            Ok(order) => carry_out(Arc::clone(&shared.backend), order, who).await,
             Err(bad) => answer::bad_purge(&bad),
         },
         "/healthz" | "/readyz" | "/metrics" => answer::wrong_method("GET, HEAD"),
@@ -181,25 +181,14 @@ fn readiness(shared: &Shared) -> Readiness {
     if *shared.shutdown.borrow() { Readiness::NotReady("shutting down".to_owned()) } else { shared.backend.ready() }
 }
 
-/// Purges in a task of its own: a caller that hangs up must not leave half of its list purged. One audit line each.
-async fn carry_out(backend: Arc<dyn Backend>, request: Purge, who: Arc<str>) -> Answer {
+/// Purges in a task of its own: a caller that hangs up must not leave half of its list purged.
+async fn carry_out(backend: Arc<dyn Backend>, order: Order, who: Arc<str>) -> Answer {
     let request_id = request_id();
-    let id = request_id.clone();
+    let (id, soft) = (request_id.clone(), order.soft);
     let task = tokio::spawn(async move {
-        let (urls, all) = match &request {
-            Purge::Urls(urls) => (urls.len(), false),
-            Purge::All => (0, true),
-        };
-        match backend.purge(request).await {
-            Ok(report) => {
-                let found = report.results.iter().filter(|(_, found)| *found).count();
-                tracing::info!(request_id = id, %who, urls, all, found, "purge carried out");
-                answer::purged(&id, &report)
-            }
-            Err(failure) => {
-                tracing::warn!(request_id = id, %who, urls, all, error = %failure, "purge failed");
-                answer::not_purged(&id, &failure)
-            }
+        match backend.purge(order, id.clone(), who.to_string()).await {
+            Ok(report) => answer::purged(&id, soft, &report),
+            Err(failure) => answer::not_purged(&id, &failure),
         }
     });
     task.await.unwrap_or_else(|error| {

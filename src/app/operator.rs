@@ -1,6 +1,7 @@
 //! What the admin listener can ask of the running process.
 
-use crate::admin::{Backend, Purge, PurgeFailure, PurgeReport, Readiness};
+use crate::admin::{Backend, Readiness};
+use crate::cache::purge::{Failure, Order, Report};
 use crate::metrics::Metrics;
 use crate::proxy::Edge;
 use async_trait::async_trait;
@@ -40,27 +41,7 @@ impl Backend for Operator {
         self.metrics.render()
     }
 
-    async fn purge(&self, request: Purge) -> Result<PurgeReport, PurgeFailure> {
-        let cache = self.edge.cache().ok_or_else(|| PurgeFailure::Unavailable("caching is turned off".to_owned()))?;
-        let unavailable = |error: &dyn std::fmt::Display| PurgeFailure::Unavailable(error.to_string());
-        let mut report = PurgeReport { results: Vec::new() };
-        match request {
-            Purge::All => {
-                cache.purge_all().await.map_err(|e| unavailable(&e))?;
-                report.results.push(("*".to_owned(), true));
-            }
-            Purge::Urls(urls) => {
-                // All URLs are understood before the first is purged.
-                let keys = urls.into_iter().map(|url| match self.edge.key_of_url(&url) {
-                    Ok(key) => Ok((url, key)),
-                    Err(reason) => Err(PurgeFailure::BadUrl { url, reason }),
-                });
-                for (url, key) in keys.collect::<Result<Vec<_>, _>>()? {
-                    let found = cache.purge(&key).await.map_err(|e| unavailable(&e))?;
-                    report.results.push((url, found));
-                }
-            }
-        }
-        Ok(report)
+    async fn purge(&self, order: Order, request_id: String, who: String) -> Result<Report, Failure> {
+        self.edge.purge(order, request_id, who).await
     }
 }

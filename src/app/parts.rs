@@ -92,10 +92,10 @@ impl Parts {
     /// # Errors
     /// Contradicting routes, all of them.
     pub fn plane(&self, config: &Config, metrics: &Metrics) -> Result<Plane, PartsError> {
-        let specs = config.sites.iter().map(|site| self.site(site, metrics)).collect();
+        let specs = config.sites.iter().map(|site| self.site(config, site, metrics)).collect();
         let table = RouteTable::build(specs)
             .map_err(|problems| PartsError::Routes(problems.iter().map(ToString::to_string).collect()))?;
-        Ok(Plane::new(table, metrics))
+        Ok(Plane::new(table, metrics).with_debug_token(config.debug.token.clone()))
     }
 
     /// The slot that HTTPS listeners take their `ServerConfig` from.
@@ -112,17 +112,24 @@ impl Parts {
         }
     }
 
-    fn site(&self, site: &Site, metrics: &Metrics) -> SiteSpec<Arc<RouteRule>> {
+    fn site(&self, config: &Config, site: &Site, metrics: &Metrics) -> SiteSpec<Arc<RouteRule>> {
         let handles = Arc::new(SiteHandles::new(Arc::clone(&site.name), metrics));
         let routes = site.routes.iter().filter_map(|route| {
             // Configuration has checked that the origin exists.
             let (_, origin) = self.origins.get(&route.origin)?;
             let rule = RouteRule {
                 site: Arc::clone(&handles),
+                path: route.path.clone(),
                 origin: Arc::clone(origin),
                 cache: route.cache,
+                rules: route.rules.clone(),
+                headers: route.headers.clone(),
+                security: route.security.clone(),
+                cors: route.cors.clone(),
+                compression: route.compression.clone(),
                 https_redirect: site.https_redirect,
                 max_request_body: route.max_request_body,
+                server_timing: site.server_timing.unwrap_or(config.debug.server_timing),
             };
             Some((route.path.clone(), Arc::new(rule)))
         });
@@ -159,12 +166,14 @@ impl Tls {
 /// The names of all settings that do.
 pub fn same_process(old: &Config, new: &Config) -> Result<(), PartsError> {
     // Destructured, so that a new key has to be placed on one side or the other.
-    let Config { source: _, runtime, listen, admin, tls, cache, access_log, origins: _, sites: _ } = new;
+    let Config { source: _, runtime, listen, admin, tls, cache, purge, access_log, debug: _, origins: _, sites: _ } =
+        new;
     let changed: Vec<&'static str> = [
         ("[runtime]", *runtime != old.runtime),
         ("[listen]", *listen != old.listen || tls.is_some() != old.tls.is_some()),
         ("listen.admin or [admin]", *admin != old.admin),
         ("[cache]", *cache != old.cache),
+        ("[purge]", *purge != old.purge),
         ("[access_log]", *access_log != old.access_log),
     ]
     .into_iter()

@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
+use super::epochs::{Epochs, Mark, Record};
 use crate::metrics::TierMetrics;
 use format::{PurgeRecord, PurgeScope, head_id, primary_hash};
 use store::{Stop, Store};
@@ -251,8 +252,8 @@ impl DiskTier {
     }
 
     /// Replaces the metadata of a stored object and keeps its body; false if the object is gone or the write failed.
-    pub async fn update_meta(&self, key: &Key, meta: &[u8]) -> bool {
-        self.store.update_meta(key, meta).await.unwrap_or(false)
+    pub async fn update_meta(&self, key: &Key, meta: &[u8], mark: &Mark) -> bool {
+        self.store.update_meta(key, meta, mark).await.unwrap_or(false)
     }
 
     /// Takes back all variants of a cache key and every write under way for it; durable when it returns. True if
@@ -261,14 +262,43 @@ impl DiskTier {
     /// # Errors
     /// The objects are gone from this process, but a restart might bring them back.
     pub async fn purge(&self, primary: &Hash128) -> Result<bool, PurgeError> {
+        // What a purge by scope has taken away is still in the index, but not there for anybody.
+        let live = self.store.epochs.is_quiet() || self.is_live(primary).await;
         let a = primary_hash(primary, self.store.geometry.seed);
-        let (gone, seq) = {
+        let ((stored, writes), seq) = {
             let mut shard = self.store.index.shard(a);
             // Under the lock, so that no record of a later write has a lower sequence.
             (shard.purge(a), self.store.next_seq())
         };
         self.store.purge_log.append(PurgeRecord { scope: PurgeScope::Key(*primary), seq }).await?;
-        Ok(gone > 0)
+        Ok(live && stored > 0 || writes > 0)
+    }
+
+    /// Makes purges by scope durable that [`Epochs`] holds already.
+    ///
+    /// # Errors
+    /// As [`DiskTier::purge`].
+    pub(super) async fn log(&self, records: &[Record]) -> Result<(), PurgeError> {
+        let mut appended = Vec::with_capacity(records.len());
+        for record in records {
+            appended.push(self.store.purge_log.append((*record).into()));
+        }
+        futures::future::try_join_all(appended).await.map(drop)
+    }
+
+    /// Whether any variant of a cache key is stored and not purged.
+    pub async fn is_live(&self, primary: &Hash128) -> bool {
+        self.store.is_live(primary).await
+    }
+
+    /// The purges by scope and the counter, as the purge log had them.
+    pub fn epochs(&self) -> &Arc<Epochs> {
+        &self.store.epochs
+    }
+
+    /// No stored object has a lower epoch.
+    pub fn oldest_epoch(&self) -> u64 {
+        self.store.oldest_epoch()
     }
 
     /// Takes back everything; durable when it returns.
@@ -295,6 +325,12 @@ impl DiskTier {
         if tokio::task::spawn_blocking(join).await.is_err() {
             tracing::warn!("the disk tier's threads could not be waited for");
         }
+    }
+
+    /// Lets another tier use the directory of this one, which is closed but never dropped.
+    #[cfg(test)]
+    pub(super) fn unlock(&self) {
+        rustix::fs::flock(&self._lock, rustix::fs::FlockOperation::Unlock).unwrap();
     }
 
     fn stop(&self, how: Stop) -> Vec<JoinHandle<()>> {

@@ -1,6 +1,6 @@
 //! A stored response as the tiers hold it: head, content, and their form on the disk.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -9,6 +9,8 @@ use pingora::cache::CacheMeta;
 use pingora::http::ResponseHeader;
 
 use super::disk::Hash128;
+use super::epochs::Mark;
+use super::scope;
 
 /// The first bytes of the metadata on the disk; the digit is its version.
 const MAGIC: [u8; 4] = *b"SVM1";
@@ -23,21 +25,24 @@ pub(super) struct Head {
     stale_while_revalidate: u32,
     stale_if_error: u32,
     variance: Option<Hash128>,
+    /// What purges by scope compare.
+    pub(super) mark: Mark,
     /// The whole key: a hash alone does not prove that two requests mean the same.
     key: Box<[u8]>,
 }
 
 impl Head {
-    /// Copies what the proxy hands over.
-    pub(super) fn new(meta: &CacheMeta, key: &[u8], primary_slot: bool) -> pingora::Result<Self> {
+    /// Copies what the proxy hands over; `asked` is the purge sequence at which its request began.
+    pub(super) fn new(meta: &CacheMeta, key: &[u8], primary_slot: bool, asked: u64) -> pingora::Result<Self> {
         // The values of a received head are slices of the connection's read buffer, which they would keep alive:
         // only a trip through the serialised form copies them all.
         let (internal, head) = meta.serialize()?;
         let copy = CacheMeta::deserialize(&internal, &head)?;
-        Ok(Self::take(&copy, key, primary_slot))
+        let mark = Mark { epoch: asked, scopes: scope::of_response(key, copy.headers()) };
+        Ok(Self::take(&copy, key, primary_slot, mark))
     }
 
-    fn take(meta: &CacheMeta, key: &[u8], primary_slot: bool) -> Self {
+    fn take(meta: &CacheMeta, key: &[u8], primary_slot: bool, mark: Mark) -> Self {
         Self {
             fields: meta.response_header_copy(),
             fresh_until: meta.fresh_until(),
@@ -48,14 +53,26 @@ impl Head {
             stale_while_revalidate: meta.stale_while_revalidate_sec(),
             stale_if_error: meta.stale_if_error_sec(),
             variance: meta.variance(),
+            mark,
             key: key.into(),
         }
     }
 
     /// The form the proxy works with.
     pub(super) fn to_meta(&self) -> CacheMeta {
+        self.to_meta_until(self.fresh_until)
+    }
+
+    /// The same of a response that is stale since a time in the past, if not for longer.
+    pub(super) fn to_stale_meta(&self, since: SystemTime, now: SystemTime) -> CacheMeta {
+        // The very moment counts as fresh, and clocks go back: it has to lie before both.
+        let since = since.min(now);
+        self.to_meta_until(self.fresh_until.min(since.checked_sub(Duration::from_secs(1)).unwrap_or(since)))
+    }
+
+    fn to_meta_until(&self, fresh_until: SystemTime) -> CacheMeta {
         let mut meta = CacheMeta::new(
-            self.fresh_until,
+            fresh_until,
             self.created,
             self.stale_while_revalidate,
             self.stale_if_error,
@@ -74,7 +91,12 @@ impl Head {
         if fields.status != StatusCode::NO_CONTENT && !fields.headers.contains_key(CONTENT_LENGTH) {
             fields.insert_header(CONTENT_LENGTH, length.to_string())?;
         }
-        Ok(Self { fields, key: self.key.clone(), ..*self })
+        Ok(Self { fields, key: self.key.clone(), mark: self.mark.clone(), ..*self })
+    }
+
+    /// Whether it was stored less than `age` ago.
+    pub(super) fn is_younger_than(&self, age: std::time::Duration, now: SystemTime) -> bool {
+        now.duration_since(self.created).is_ok_and(|since| since < age)
     }
 
     pub(super) fn is_of(&self, key: &[u8]) -> bool {
@@ -108,7 +130,7 @@ impl Head {
         const PER_FIELD: usize = 64;
         let fields: usize =
             self.fields.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_FIELD).sum();
-        (fields + self.key.len() + size_of::<Self>()) as u64
+        (fields + self.key.len() + self.mark.scopes.len() * 8 + size_of::<Self>()) as u64
     }
 
     /// The metadata of an object on the disk.
@@ -125,12 +147,12 @@ impl Head {
     }
 
     /// Reads what [`Head::encode`] wrote; `None` for anything else.
-    pub(super) fn decode(bytes: &[u8], primary_slot: bool) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8], primary_slot: bool, mark: &Mark) -> Option<Self> {
         let rest = bytes.strip_prefix(&MAGIC)?;
         let (key, rest) = part(rest)?;
         let (internal, head) = part(rest)?;
         let meta = CacheMeta::deserialize(internal, head).ok()?;
-        Some(Self::take(&meta, key, primary_slot))
+        Some(Self::take(&meta, key, primary_slot, mark.clone()))
     }
 }
 
@@ -186,8 +208,6 @@ pub(super) fn join<'a>(pieces: impl Iterator<Item = &'a Bytes> + Clone) -> Bytes
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
     fn head(primary_slot: bool) -> Head {
         let mut fields = ResponseHeader::build(200, None).unwrap();
         fields.append_header("ETag", "\"a\"").unwrap();
@@ -197,14 +217,14 @@ mod tests {
         let mut meta = CacheMeta::new(at(2000), at(1000), 7, 8, fields);
         meta.set_epoch_override(at(900));
         meta.set_variance([3; 16]);
-        Head::new(&meta, b"key", primary_slot).unwrap()
+        Head::new(&meta, b"key", primary_slot, 5).unwrap()
     }
 
     #[test]
     fn a_head_survives_its_form_on_the_disk() {
         for primary_slot in [true, false] {
             let encoded = head(primary_slot).encode().unwrap();
-            let read = Head::decode(&encoded, primary_slot).unwrap();
+            let read = Head::decode(&encoded, primary_slot, &head(true).mark).unwrap();
             assert!(read.is_of(b"key") && !read.is_of(b"kez"));
             assert!(read.same_object(&head(primary_slot)));
             let (meta, original) = (read.to_meta(), head(primary_slot).to_meta());
@@ -221,9 +241,9 @@ mod tests {
     fn a_damaged_form_is_no_head() {
         let encoded = head(true).encode().unwrap();
         for length in 0..encoded.len() {
-            assert!(Head::decode(&encoded[..length], true).is_none(), "{length}");
+            assert!(Head::decode(&encoded[..length], true, &Mark::default()).is_none(), "{length}");
         }
-        assert!(Head::decode(b"SVM1\xff\xff\xff\xffxx", true).is_none());
+        assert!(Head::decode(b"SVM1\xff\xff\xff\xffxx", true, &Mark::default()).is_none());
     }
 
     #[test]

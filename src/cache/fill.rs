@@ -106,15 +106,15 @@ impl Fill {
         (fill, own)
     }
 
+    /// Whether it takes a further reader.
+    pub(super) fn is_attachable(&self) -> bool {
+        let state = self.state.lock();
+        state.attachable && state.phase != Phase::Failed
+    }
+
     /// A further reader, from the first byte; `None` when the fill takes none any more.
     pub(super) fn attach(self: &Arc<Self>) -> Option<FillReader> {
-        {
-            let state = self.state.lock();
-            if !state.attachable || state.phase == Phase::Failed {
-                return None;
-            }
-        }
-        Some(self.reader(false))
+        self.is_attachable().then(|| self.reader(false))
     }
 
     fn reader(self: &Arc<Self>, own: bool) -> FillReader {

@@ -1,13 +1,14 @@
 //! The memory tier: whole objects, the least recently used of which make room.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 
-use super::disk::Key;
+use super::disk::{Hash128, Key};
 use super::entry::{Body, Head};
+use super::epochs::{Epochs, Standing};
 use super::{Cache, PendingWrite};
 use crate::metrics::TierMetrics;
 
@@ -26,11 +27,19 @@ pub(super) struct Entry {
     hit: AtomicBool,
     /// The purge sequence it is older than.
     pub(super) asked: u64,
+    /// No purge by scope up to this one concerns it; at least the epoch of its head.
+    epoch: AtomicU64,
 }
 
 impl Entry {
     pub(super) fn new(head: Head, body: Body, on_disk: bool, asked: u64) -> Self {
-        Self { head, body, on_disk: AtomicBool::new(on_disk), hit: AtomicBool::new(false), asked }
+        let epoch = AtomicU64::new(head.mark.epoch);
+        Self { head, body, on_disk: AtomicBool::new(on_disk), hit: AtomicBool::new(false), asked, epoch }
+    }
+
+    /// How it stands with purges by scope.
+    pub(super) fn standing(&self, epochs: &Epochs, primary: &Hash128) -> Standing {
+        epochs.standing(self.epoch.load(Ordering::Acquire), primary, &self.head.mark.scopes)
     }
 
     /// The same content under the head that a validation brought.
@@ -103,9 +112,41 @@ impl MemoryTier {
         self.objects.contains_key(key)
     }
 
-    /// Removes these; `true` if one was there.
-    pub(super) fn remove(&self, keys: &[Key]) -> bool {
-        keys.iter().fold(false, |found, key| self.objects.remove(key).is_some() | found)
+    /// Removes these; `true` if one was there that no purge by scope had taken away.
+    pub(super) fn remove(&self, keys: &[Key], epochs: &Epochs) -> bool {
+        let live = |key: &Key| {
+            self.objects.remove(key).is_some_and(|entry| entry.standing(epochs, &key.primary) != Standing::Gone)
+        };
+        keys.iter().fold(false, |found, key| live(key) | found)
+    }
+
+    /// Whether there is one that no purge by scope has taken away.
+    pub(super) fn holds(&self, key: &Key, epochs: &Epochs) -> bool {
+        self.get(key).is_some_and(|entry| entry.standing(epochs, &key.primary) != Standing::Gone)
+    }
+
+    /// Removes this very entry.
+    pub(super) fn drop_entry(&self, key: &Key, entry: &Arc<Entry>) {
+        if self.objects.get(key).is_some_and(|held| Arc::ptr_eq(&held, entry)) {
+            self.objects.invalidate(key);
+        }
+    }
+
+    /// Removes what purges by scope have taken away and notes of the rest that they have not; the lowest epoch that is
+    /// left. It looks at everything.
+    pub(super) fn sweep(&self, epochs: &Epochs) -> u64 {
+        let mut oldest = u64::MAX;
+        for (key, entry) in &self.objects {
+            let epoch = entry.epoch.load(Ordering::Acquire);
+            if let Some(raised) = epochs.advance(epoch, &key.primary, &entry.head.mark.scopes) {
+                oldest = oldest.min(entry.epoch.fetch_max(raised, Ordering::AcqRel).max(raised));
+            } else if entry.standing(epochs, &key.primary) == Standing::Gone {
+                self.objects.invalidate(&*key);
+            } else {
+                oldest = oldest.min(epoch);
+            }
+        }
+        oldest
     }
 
     pub(super) fn clear(&self) {
@@ -135,7 +176,9 @@ fn demote_entry(cache: &'static Cache, key: Key, entry: Arc<Entry>) {
                 return;
             }
         }
-        cache.commit(key, entry.asked, writer, &entry.head).await;
+        let mut head = entry.head.clone();
+        head.mark.epoch = entry.epoch.load(Ordering::Acquire);
+        cache.commit(key, entry.asked, writer, &head).await;
     });
 }
 

@@ -12,9 +12,10 @@ use pingora::{Error, ErrorType, OrErr};
 
 use super::disk;
 use super::entry::Head;
+use super::epochs::Standing;
 use super::fill::{Fill, FillError, WINDOW};
 use super::memory::Entry;
-use super::{Cache, PendingWrite, key, policy};
+use super::{Cache, Limit, PendingWrite, key, policy};
 
 /// Where the content of a fill stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub(super) struct FillWriter {
     tag: U64WriteId,
     /// Bytes of the cache's allowance for fills in memory that this one has taken.
     held: u64,
+    /// Bytes of content above which it is not stored.
+    max_object: u64,
     ended: bool,
 }
 
@@ -54,12 +57,14 @@ impl FillWriter {
     /// Begins a fill and lets look-ups find it.
     pub(super) fn begin(cache: &'static Cache, key: &CacheKey, meta: &CacheMeta) -> pingora::Result<Self> {
         let tier_key = key::tier_key(key);
-        let head = Head::new(meta, key.primary_key(), tier_key.variant.is_none())?;
-        let declared = policy::content_length(meta.headers()).unwrap_or(None);
         let asked = cache.asked(key);
+        let head = Head::new(meta, key.primary_key(), tier_key.variant.is_none(), asked)?;
+        let declared = policy::content_length(meta.headers()).unwrap_or(None);
         let id = cache.next_fill.fetch_add(1, Ordering::Relaxed);
-        let fits = declared.unwrap_or(0) <= cache.max_object;
-        let current = cache.shards.with(&tier_key.primary, |shard| !shard.purged_since(&tier_key.primary, asked));
+        let max_object = key.extensions.get::<Limit>().map_or(cache.max_object, |limit| limit.0);
+        let fits = declared.unwrap_or(0) <= max_object;
+        let current = cache.shards.with(&tier_key.primary, |shard| !shard.purged_since(&tier_key.primary, asked))
+            && cache.standing(&tier_key.primary, &head) == Standing::Valid;
         let writer = cache.disk.as_ref().filter(|_| fits && current).and_then(|disk| disk.writer(tier_key));
         let mut held = 0;
         let in_memory = declared.unwrap_or(0) <= cache.memory_object && cache.hold(&mut held, declared.unwrap_or(0));
@@ -76,7 +81,7 @@ impl FillWriter {
             shard.add_fill(&fill, own, attachable);
         });
         cache.fills_in_flight.inc();
-        Ok(Self { cache, fill, mode, writer, asked, tag: id.into(), held, ended: false })
+        Ok(Self { cache, fill, mode, writer, asked, tag: id.into(), held, max_object, ended: false })
     }
 
     async fn write(&mut self, data: Bytes) -> Result<(), FillError> {
@@ -124,7 +129,7 @@ impl FillWriter {
                 self.pass_through();
             }
         }
-        if self.mode == Mode::Stream && total > self.cache.max_object {
+        if self.mode != Mode::Through && total > self.max_object {
             self.pass_through();
         }
     }
@@ -150,7 +155,9 @@ impl FillWriter {
         let entry = Arc::new(Entry::new(head, self.fill.body(), self.writer.is_some(), asked));
         let stored = cache.shards.with(&key.primary, |shard| {
             shard.remove_fill(&self.fill);
-            cache.insert(shard, key, Arc::clone(&entry), asked)
+            // Something newer may be stored meanwhile.
+            entry.standing(&cache.epochs, &key.primary) == Standing::Valid
+                && cache.insert(shard, key, Arc::clone(&entry), asked)
         });
         let Some(writer) = self.writer.take().filter(|_| stored) else { return };
         let pending = PendingWrite::new(cache);
@@ -180,7 +187,7 @@ impl FillWriter {
             cache.shards.with(&fill.key.primary, |shard| {
                 // An older and smaller object in memory would hide the one on the disk.
                 if stored {
-                    cache.memory.remove(&[fill.key]);
+                    cache.memory.remove(&[fill.key], &cache.epochs);
                 }
                 shard.remove_fill(&fill);
             });
@@ -246,8 +253,12 @@ impl Cache {
         head: &Head,
     ) -> Committed {
         let Some(landing) = self.shards.landing(key.primary, asked) else { return Committed::Purged(writer) };
+        // Look-ups would find out; but something newer may be stored meanwhile.
+        if self.standing(&key.primary, head) != Standing::Valid {
+            return Committed::Purged(writer);
+        }
         let Ok(meta) = head.encode() else { return Committed::No };
-        let written = writer.commit(&meta).await;
+        let written = writer.commit(&meta, &head.mark).await;
         drop(landing);
         match written {
             Ok(()) => Committed::Yes,

@@ -3,24 +3,38 @@
 //! [`admits_request`] before the look-up, [`on_hit`] for what was found, [`admits_response`] for what the origin server
 //! answered, [`may_serve_stale`] where it could not be asked, and [`variance`] for `Vary` in look-up and store alike.
 
+mod conditions;
 mod freshness;
+mod invalidation;
+mod storable;
 mod update;
 mod vary;
 
-pub use freshness::{current_age, time_to_live};
+pub use conditions::{Precondition, precondition, range_applies};
+pub use freshness::{LifetimeSource, current_age, stored_lifetime, time_to_live};
+pub use invalidation::{Resource, describes_target, invalidated};
+pub use storable::{CookieRule, HARMLESS_VALUE, SetCookieRule};
 pub use update::merge_validation;
-pub use vary::variance;
+pub use vary::{Family, family, names as vary_names, variance};
 
 use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderMap, HeaderName};
-use http::{Method, StatusCode, Version, request, response};
+use http::{Method, Version, request, response};
 use pingora::cache::CacheMeta;
 use pingora::http::ResponseHeader;
 
-use crate::field::cache_control::CacheControl;
+use crate::field::cache_control::{CacheControl, SELVEDGE_CACHE_CONTROL};
 use crate::field::cache_status::Forward;
 use crate::field::connection;
+use storable::Framing;
+
+/// Set in the stored head of a response whose end was the end of a connection; never sent.
+const UNTIL_CLOSE: HeaderName = HeaderName::from_static("selvedge-until-close");
+/// Fields that are between an origin server and this cache, or of the stored form alone, and no client gets to see.
+pub const OWN_FIELDS: [HeaderName; 2] = [SELVEDGE_CACHE_CONTROL, UNTIL_CLOSE];
+/// For how many seconds a response that ended with its connection answers, whatever it says.
+const UNTIL_CLOSE_MAX: u64 = 60;
 
 /// Bytes of the field section above which a response isn't stored; the stored form has to be read back in one piece.
 pub const MAX_HEAD: usize = 64 << 10;
@@ -30,8 +44,10 @@ pub const MAX_FIELDS: usize = 250;
 /// What a request's directives ask of a stored response (RFC 9111 section 5.2.1). Durations are seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
-    /// The origin server has to confirm the stored response: `no-cache`, `max-age=0` or `Pragma: no-cache`.
+    /// The origin server has to confirm the stored response: `no-cache` or `Pragma: no-cache`.
     pub validate: bool,
+    /// It has `Cookie` or `Authorization`, so that a response which sets cookies is not for it.
+    pub personal: bool,
     /// Its greatest age.
     pub max_age: Option<u32>,
     /// The freshness that has to be left.
@@ -111,7 +127,8 @@ pub fn admits_request(request: &request::Parts) -> RequestVerdict {
         return RequestVerdict::Bypass(BypassReason::NoStore);
     }
     RequestVerdict::Lookup(Demand {
-        validate: cc.no_cache || cc.max_age == Some(0),
+        validate: cc.no_cache,
+        personal: headers.contains_key(header::COOKIE) || headers.contains_key(header::AUTHORIZATION),
         max_age: cc.max_age,
         min_fresh: cc.min_fresh,
         max_stale: cc.max_stale,
@@ -128,17 +145,25 @@ pub enum HitVerdict {
     Stale,
     /// It is fresh, but the request refuses it: validate it.
     Refused,
+    /// It must not be used, not even after a validation: fetch another.
+    Unusable,
 }
 
 /// Compares a stored response with a request's demands (sections 4.2 and 5.2.1). The response's own prohibition of
-/// stale answers is stronger than `max-stale`.
+/// stale answers is stronger than `max-stale`, and its `immutable` than the `max-age` of a reload (RFC 8246 section 2).
 pub fn on_hit(meta: &CacheMeta, demand: &Demand, now: SystemTime) -> HitVerdict {
+    if demand.personal && meta.headers().contains_key(header::SET_COOKIE) {
+        return HitVerdict::Unusable;
+    }
     let age = current_age(meta, now);
     let ttl = time_to_live(meta, now);
-    let too_old = demand.max_age.is_some_and(|max| age > Duration::from_secs(max.into()));
+    let too_old = demand.max_age.is_some_and(|max| max == 0 || age > Duration::from_secs(max.into()));
     if ttl > 0 || meta.is_fresh(now) {
-        let refused = demand.validate || too_old || demand.min_fresh.is_some_and(|min| ttl < i64::from(min));
-        return if refused { HitVerdict::Refused } else { HitVerdict::Use };
+        return if refused_by(meta, demand, now).is_some() { HitVerdict::Refused } else { HitVerdict::Use };
+    }
+    if meta.headers().contains_key(UNTIL_CLOSE) {
+        // A validation would confirm the tag of a fragment.
+        return HitVerdict::Unusable;
     }
     let allowed = demand.max_stale.is_some_and(|max| max == u32::MAX || -ttl <= i64::from(max));
     if allowed && !demand.validate && !too_old && freshness::stale_allowed(meta.headers()) {
@@ -148,12 +173,28 @@ pub fn on_hit(meta: &CacheMeta, demand: &Demand, now: SystemTime) -> HitVerdict 
     }
 }
 
+/// The request directive that refuses a fresh response (section 5.2.1).
+pub fn refused_by(meta: &CacheMeta, demand: &Demand, now: SystemTime) -> Option<&'static str> {
+    let (age, ttl) = (current_age(meta, now), time_to_live(meta, now));
+    if demand.validate {
+        return Some("no-cache");
+    }
+    // RFC 8246 section 2: what is immutable needs no validation while it is fresh, though a reload asks for one.
+    let immutable = CacheControl::of_response(meta.headers()).immutable;
+    match demand.max_age {
+        Some(0) if !immutable => return Some("max-age=0"),
+        Some(max) if age > Duration::from_secs(max.into()) && !immutable => return Some("max-age"),
+        _ => {}
+    }
+    demand.min_fresh.is_some_and(|min| ttl < i64::from(min)).then_some("min-fresh")
+}
+
 /// Why a stale response would be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StaleCause {
     /// It is being validated meanwhile (`stale-while-revalidate`).
     Updating,
-    /// The origin server failed (`stale-if-error`).
+    /// The origin server failed (`stale-if-error`, or the grace where it says nothing).
     Error,
 }
 
@@ -167,10 +208,17 @@ pub fn may_serve_stale(meta: &CacheMeta, now: SystemTime, cause: StaleCause) -> 
 }
 
 /// What storing is bound by besides RFC 9111.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResponseRules {
     /// Bytes of the largest content that is stored; 0: nothing is.
     pub max_object: u64,
+    /// Seconds for which a stale response may answer while its origin server fails, where it neither forbids that nor
+    /// has a `stale-if-error` of its own.
+    pub grace: u32,
+    /// What is done with a response that sets cookies.
+    pub set_cookie: SetCookieRule,
+    /// What is done with the response to a request that has cookies.
+    pub cookie: CookieRule,
 }
 
 /// A response that is to be stored.
@@ -183,7 +231,7 @@ pub struct Stored {
 /// Why a response is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotStored {
-    /// The request was no GET or HEAD.
+    /// The request was no GET or HEAD, and its response is not one that GET would get.
     Method,
     /// `no-store`, in the request or the response.
     NoStore,
@@ -191,9 +239,11 @@ pub enum NotStored {
     Private,
     /// The request had `Authorization`, and the response does not allow it expressly.
     Authorized,
+    /// The request had `Cookie`, and the response is neither for everybody by its own word nor of a type that mostly is.
+    Cookie,
     /// It sets a cookie.
     SetCookie,
-    /// `Vary: *`.
+    /// `Vary: *`; any `Vary` on the response to a POST.
     VaryStar,
     /// A status that is not stored.
     Status,
@@ -209,6 +259,8 @@ pub enum NotStored {
     TooLarge,
     /// Its head is larger than what is stored.
     HeadTooLarge,
+    /// It is an error, and the request may have provoked it.
+    UnusualRequest,
 }
 
 impl NotStored {
@@ -219,6 +271,7 @@ impl NotStored {
             Self::NoStore => "no-store",
             Self::Private => "private",
             Self::Authorized => "authorization",
+            Self::Cookie => "cookie",
             Self::SetCookie => "set-cookie",
             Self::VaryStar => "vary-star",
             Self::Status => "status",
@@ -228,6 +281,7 @@ impl NotStored {
             Self::BadLength => "bad-length",
             Self::TooLarge => "too-large",
             Self::HeadTooLarge => "head-too-large",
+            Self::UnusualRequest => "unusual-request",
         }
     }
 }
@@ -242,36 +296,91 @@ pub fn admits_response(
     now: SystemTime,
     rules: &ResponseRules,
 ) -> Result<Stored, NotStored> {
-    let cc = CacheControl::of(&response.headers);
-    allowed(request, response, &cc)?;
-    framing(response, rules)?;
-    let times = freshness::times(response, &cc, now).ok_or(NotStored::NoLifetime)?;
-    let mut meta = CacheMeta::new(
-        times.fresh_until,
-        now,
-        times.stale_while_revalidate,
-        times.stale_if_error,
-        storable_head(response),
-    );
-    meta.set_epoch_override(times.epoch);
-    Ok(Stored { meta })
-}
-
-/// The clauses of section 3 that need no arithmetic.
-fn allowed(request: &request::Parts, response: &response::Parts, cc: &CacheControl) -> Result<(), NotStored> {
     if request.method != Method::GET && request.method != Method::HEAD {
         return Err(NotStored::Method);
     }
-    if response.status == StatusCode::PARTIAL_CONTENT || response.headers.contains_key(header::CONTENT_RANGE) {
+    admit(request, response, now, rules).map(|(stored, _)| stored)
+}
+
+/// Decides whether the response to a POST may be stored for GET (RFC 9110 section 9.3.3): its `Content-Location` is the
+/// target, and it says how long it is fresh.
+///
+/// Beyond that it has to be a 200 of known length without `Vary` and `Set-Cookie`, to a request without cookies and
+/// credentials: what one client posted is otherwise too likely its own.
+pub fn admits_post(
+    request: &request::Parts,
+    response: &ResponseHeader,
+    target: &Resource<'_>,
+    now: SystemTime,
+    rules: &ResponseRules,
+) -> Result<Stored, NotStored> {
+    let (asked, given) = (&request.headers, &response.headers);
+    if request.method != Method::POST || response.status != http::StatusCode::OK || !describes_target(target, given) {
+        return Err(NotStored::Method);
+    }
+    if asked.contains_key(header::COOKIE) || asked.contains_key(header::AUTHORIZATION) {
+        return Err(NotStored::Authorized);
+    }
+    if given.contains_key(header::SET_COOKIE) {
+        return Err(NotStored::SetCookie);
+    }
+    if given.contains_key(header::VARY) {
+        return Err(NotStored::VaryStar);
+    }
+    if content_length(given)?.is_none() {
+        return Err(NotStored::UnknownEnd);
+    }
+    match admit(request, response, now, rules)? {
+        (stored, true) if stored.meta.is_fresh(now) => Ok(stored),
+        _ => Err(NotStored::NoLifetime),
+    }
+}
+
+/// What both share; the flag says that the lifetime is the response's own.
+fn admit(
+    request: &request::Parts,
+    response: &ResponseHeader,
+    now: SystemTime,
+    rules: &ResponseRules,
+) -> Result<(Stored, bool), NotStored> {
+    let cc = CacheControl::of_response(&response.headers);
+    allowed(request, response, &cc, rules)?;
+    let until_close = storable::framing(response, rules)? == Framing::UntilClose;
+    let mut times = freshness::times(response, &cc, now, rules.grace).ok_or(NotStored::NoLifetime)?;
+    let mut head = storable_head(response);
+    if until_close {
+        if !times.explicit {
+            return Err(NotStored::UnknownEnd);
+        }
+        times.cap(now, Duration::from_secs(UNTIL_CLOSE_MAX));
+        // A static name and value cannot be refused.
+        let _ = head.insert_header(UNTIL_CLOSE, "1");
+    }
+    let mut meta = CacheMeta::new(times.fresh_until, now, times.stale_while_revalidate, times.stale_if_error, head);
+    meta.set_epoch_override(times.epoch);
+    Ok((Stored { meta }, times.explicit))
+}
+
+/// The clauses of section 3 that need no arithmetic.
+fn allowed(
+    request: &request::Parts,
+    response: &response::Parts,
+    cc: &CacheControl,
+    rules: &ResponseRules,
+) -> Result<(), NotStored> {
+    if storable::is_part(response) {
         return Err(NotStored::Partial);
     }
-    if !understood(response.status) {
+    if !storable::storable(response.status) {
         return Err(NotStored::Status);
     }
     // Of `must-understand, no-store` the second is for caches that do not know the status (section 5.2.2.3).
-    let no_store = cc.no_store && !cc.must_understand;
+    let no_store = cc.no_store && !(cc.must_understand && storable::understood(response.status));
     if no_store || CacheControl::of_request(&request.headers).no_store {
         return Err(NotStored::NoStore);
+    }
+    if cc.must_understand && !storable::understood(response.status) {
+        return Err(NotStored::Status);
     }
     if cc.private {
         return Err(NotStored::Private);
@@ -280,46 +389,20 @@ fn allowed(request: &request::Parts, response: &response::Parts, cc: &CacheContr
     if request.headers.contains_key(header::AUTHORIZATION) && !authorized {
         return Err(NotStored::Authorized);
     }
-    if response.headers.contains_key(header::SET_COOKIE) {
+    if request.headers.contains_key(header::COOKIE) && !rules.cookie.allows(&response.headers, cc) {
+        return Err(NotStored::Cookie);
+    }
+    if !storable::allows_cookies(rules.set_cookie, request, &response.headers, cc) {
         return Err(NotStored::SetCookie);
     }
     if vary::has_star(&response.headers) {
         return Err(NotStored::VaryStar);
     }
+    let error = response.status.is_client_error() || response.status.as_u16() >= 500;
+    if error && storable::is_unusual(request) {
+        return Err(NotStored::UnusualRequest);
+    }
     Ok(())
-}
-
-/// Final statuses whose storing is defined. Errors that one client's odd request provokes (400, 431, …) are left out,
-/// as are those that RFC 6585 forbids to store: they must not answer others.
-fn understood(status: StatusCode) -> bool {
-    match status.as_u16() {
-        206 | 304..=306 => false,
-        200..=399 => true,
-        403 | 404 | 405 | 410 | 451 => true,
-        500..=504 => true,
-        _ => false,
-    }
-}
-
-/// Whether the end of the content can be told, and whether it is small enough.
-fn framing(response: &response::Parts, rules: &ResponseRules) -> Result<(), NotStored> {
-    let bytes = response.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
-    if bytes > MAX_HEAD || response.headers.len() > MAX_FIELDS {
-        return Err(NotStored::HeadTooLarge);
-    }
-    if rules.max_object == 0 {
-        return Err(NotStored::TooLarge);
-    }
-    if let Some(length) = content_length(&response.headers)? {
-        return if length > rules.max_object { Err(NotStored::TooLarge) } else { Ok(()) };
-    }
-    let framed = response.version == Version::HTTP_2
-        || response.status == StatusCode::NO_CONTENT
-        || response.headers.get_all(header::TRANSFER_ENCODING).iter().any(|value| {
-            let last = value.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
-            last.trim_ascii().eq_ignore_ascii_case(b"chunked")
-        });
-    if framed { Ok(()) } else { Err(NotStored::UnknownEnd) }
 }
 
 /// The declared length of the content, where there is one.
@@ -343,7 +426,7 @@ fn storable_head(response: &ResponseHeader) -> ResponseHeader {
     let mut head = response.clone();
     let mut drop: Vec<HeaderName> = connection::nominated(&head.headers);
     drop.extend(head.headers.keys().filter(|name| name.as_str().starts_with("proxy-")).cloned());
-    drop.extend([header::VIA, header::AGE]);
+    drop.extend([header::VIA, header::AGE, UNTIL_CLOSE]);
     for name in &drop {
         head.remove_header(name);
     }

@@ -5,12 +5,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::disk::{Hash128, Key};
+use super::epochs::Epochs;
 use super::fill::{Fill, FillReader};
 
 const SHARDS: usize = 64;
@@ -19,7 +19,7 @@ const REMEMBERED: usize = 4096;
 
 pub(super) struct Shards {
     shards: [Mutex<Shard>; SHARDS],
-    sequence: AtomicU64,
+    epochs: Arc<Epochs>,
     landed: Notify,
 }
 
@@ -53,17 +53,15 @@ struct Variants {
 /// Below this many, nothing is pruned.
 const FEW: usize = 64;
 
-impl Default for Shards {
-    fn default() -> Self {
-        // Sequences begin above the floor, for a request asked at 0 has seen every purge there was.
-        Self { shards: std::array::from_fn(|_| Mutex::default()), sequence: AtomicU64::new(1), landed: Notify::new() }
-    }
-}
-
 impl Shards {
+    /// Over the counter that purges by scope share.
+    pub(super) fn new(epochs: Arc<Epochs>) -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()), epochs, landed: Notify::new() }
+    }
+
     /// The present purge sequence.
     pub(super) fn sequence(&self) -> u64 {
-        self.sequence.load(Ordering::Acquire)
+        self.epochs.sequence()
     }
 
     /// Runs `with` on the shard of a primary key; it must neither wait nor come back here.
@@ -74,8 +72,20 @@ impl Shards {
     /// Makes everything asked before now count as purged; `remove` takes the given keys out of memory. Whether there was
     /// anything, and the mark to keep until the disk tier is purged.
     pub(super) fn purge(&'static self, primary: &Hash128, remove: impl FnOnce(&[Key]) -> bool) -> (bool, Purging) {
-        let found = self.with(primary, |shard| {
-            let sequence = self.sequence.fetch_add(1, Ordering::AcqRel) + 1;
+        let (found, _, purging) = self.purge_after(primary, u64::MAX, remove);
+        (found, purging)
+    }
+
+    /// [`Shards::purge`]; the second is its sequence if the key had not been purged since `asked`.
+    pub(super) fn purge_after(
+        &'static self,
+        primary: &Hash128,
+        asked: u64,
+        remove: impl FnOnce(&[Key]) -> bool,
+    ) -> (bool, Option<u64>, Purging) {
+        let (found, first) = self.with(primary, |shard| {
+            let first = !shard.purged_since(primary, asked);
+            let sequence = self.epochs.next() + 1;
             *shard.purging.entry(*primary).or_default() += 1;
             if shard.purged.len() >= REMEMBERED {
                 shard.purged.clear();
@@ -85,16 +95,16 @@ impl Shards {
             let mut keys = vec![Key { primary: *primary, variant: None }];
             let variants = shard.variants.remove(primary).unwrap_or_default();
             keys.extend(variants.known.into_iter().map(|variant| Key { primary: *primary, variant: Some(variant) }));
-            shard.fills.remove(primary).is_some() | remove(&keys)
+            (shard.fills.remove(primary).is_some() | remove(&keys), first.then_some(sequence))
         });
-        (found, Purging { shards: self, primary: Some(*primary) })
+        (found, first, Purging { shards: self, primary: Some(*primary) })
     }
 
     /// [`Shards::purge`] for every key; memory is the caller's to clear afterwards.
     pub(super) fn purge_all(&'static self) -> Purging {
         // All at once: a look-up that saw the new sequence must see the rest as well. Nothing else takes two of them.
         let mut shards: Vec<_> = self.shards.iter().map(Mutex::lock).collect();
-        let sequence = self.sequence.fetch_add(1, Ordering::AcqRel) + 1;
+        let sequence = self.epochs.next() + 1;
         for shard in &mut shards {
             shard.purging_all += 1;
             shard.floor = sequence;
@@ -102,7 +112,18 @@ impl Shards {
             shard.variants.clear();
             shard.fills.clear();
         }
+        self.epochs.purge_all(sequence);
         Purging { shards: self, primary: None }
+    }
+
+    /// Whether a key has a fill in flight, or variants in memory that `held` finds there.
+    pub(super) fn holds(&self, primary: &Hash128, held: impl Fn(&Key) -> bool) -> bool {
+        self.with(primary, |shard| {
+            let variants = shard.variants.get(primary).map(|variants| &variants.known);
+            let variants = variants.into_iter().flatten().map(|variant| Some(*variant));
+            shard.fills.contains_key(primary)
+                || std::iter::once(None).chain(variants).any(|variant| held(&Key { primary: *primary, variant }))
+        })
     }
 
     /// Waits until no write of this key (or any) that passed the check before is still landing.

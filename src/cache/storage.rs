@@ -10,8 +10,9 @@ use pingora::cache::trace::SpanHandle;
 use pingora::cache::{CacheKey, CacheMeta, Storage};
 use pingora::{Error, ErrorType, OrErr};
 
-use super::disk::{Key, Object};
+use super::disk::{Hash128, Key, Object};
 use super::entry::{Body, Head};
+use super::epochs::Standing;
 use super::fill::DISK_READ;
 use super::hit::{Hit, Tier};
 use super::memory::Entry;
@@ -26,20 +27,31 @@ impl Storage for Cache {
     async fn lookup(&'static self, key: &CacheKey, _trace: &SpanHandle) -> pingora::Result<Found> {
         let (tier_key, whole) = (key::tier_key(key), key.primary_key());
         let held = self.memory.get(&tier_key).filter(|entry| entry.head.is_of(whole));
-        if let Some(entry) = held.as_ref().filter(|entry| entry.head.is_fresh(self.clock.now())) {
-            return Ok(Some(self.memory_hit(entry)));
+        let held = held.and_then(|entry| match entry.standing(&self.epochs, &tier_key.primary) {
+            Standing::Gone => {
+                self.shards.with(&tier_key.primary, |_| self.memory.drop_entry(&tier_key, &entry));
+                None
+            }
+            standing => Some((entry, standing)),
+        });
+        if let Some((entry, Standing::Valid)) = &held
+            && entry.head.is_fresh(self.clock.now())
+        {
+            return Ok(Some(self.memory_hit(entry, Standing::Valid)));
         }
         // What is being fetched now is newer than anything stale.
         let (fill, promotion) = self.shards.with(&tier_key.primary, |shard| {
             let promotion = shard.may_promote(&tier_key.primary).then(|| self.shards.sequence());
             (shard.fill(&tier_key, whole), promotion)
         });
+        // What was asked for before a purge, a soft one too, answers only those who had asked.
+        let fill = fill.filter(|fill| self.standing(&tier_key.primary, &fill.head) == Standing::Valid);
         if let Some(reader) = fill.and_then(|fill| fill.attach()) {
             let meta = reader.fill().head.to_meta();
             return Ok(Some((meta, Box::new(Hit::fill(reader, Some(self.collapsed.clone()))))));
         }
         match held {
-            Some(entry) => Ok(Some(self.memory_hit(&entry))),
+            Some((entry, standing)) => Ok(Some(self.memory_hit(&entry, standing))),
             None => Ok(self.find_on_disk(tier_key, whole, promotion).await),
         }
     }
@@ -91,13 +103,17 @@ impl Storage for Cache {
     ) -> pingora::Result<bool> {
         let (tier_key, whole, asked) = (key::tier_key(key), key.primary_key(), self.asked(key));
         let primary_slot = tier_key.variant.is_none();
-        let head = Head::new(meta, whole, primary_slot)?;
+        let head = Head::new(meta, whole, primary_slot, asked)?;
+        if self.standing(&tier_key.primary, &head) == Standing::Gone {
+            return Ok(false);
+        }
         let in_memory = self.shards.with(&tier_key.primary, |shard| self.update_memory(shard, tier_key, &head, asked));
         let Some(disk) = &self.disk else { return Ok(in_memory) };
         let Some(landing) = self.shards.landing(tier_key.primary, asked) else { return Ok(in_memory) };
-        let stored = disk.get(&tier_key).await.and_then(|object| Head::decode(object.meta(), primary_slot));
+        let stored =
+            disk.get(&tier_key).await.and_then(|object| Head::decode(object.meta(), primary_slot, object.mark()));
         let same = stored.is_some_and(|stored| stored.is_of(whole) && stored.same_object(&head));
-        let on_disk = same && disk.update_meta(&tier_key, &head.encode()?).await;
+        let on_disk = same && disk.update_meta(&tier_key, &head.encode()?, &head.mark).await;
         drop(landing);
         Ok(in_memory || on_disk)
     }
@@ -119,7 +135,8 @@ impl Cache {
 
     /// Puts an object into memory unless it was purged since; under the lock of its shard.
     pub(super) fn insert(&self, shard: &mut Shard, key: Key, entry: Arc<Entry>, asked: u64) -> bool {
-        if shard.purged_since(&key.primary, asked) {
+        let gone = entry.standing(&self.epochs, &key.primary) == Standing::Gone;
+        if gone || shard.purged_since(&key.primary, asked) {
             return false;
         }
         shard.note_variant(&key, |other| self.memory.contains(other));
@@ -127,20 +144,38 @@ impl Cache {
         true
     }
 
-    fn memory_hit(&self, entry: &Arc<Entry>) -> (CacheMeta, HitHandler) {
+    /// How a response stands with purges by scope.
+    pub(super) fn standing(&self, primary: &Hash128, head: &Head) -> Standing {
+        self.epochs.standing(head.mark.epoch, primary, &head.mark.scopes)
+    }
+
+    /// The head as the proxy gets it: stale where a soft purge made it so.
+    fn meta_of(&self, head: &Head, standing: Standing) -> CacheMeta {
+        match standing {
+            Standing::Stale(since) => head.to_stale_meta(since, self.clock.now()),
+            Standing::Valid | Standing::Gone => head.to_meta(),
+        }
+    }
+
+    fn memory_hit(&self, entry: &Arc<Entry>, standing: Standing) -> (CacheMeta, HitHandler) {
         self.memory.count_hit(entry);
-        (entry.head.to_meta(), Box::new(Hit::memory(Arc::clone(entry), Tier::Memory)))
+        (self.meta_of(&entry.head, standing), Box::new(Hit::memory(Arc::clone(entry), Tier::Memory)))
     }
 
     /// A hit on the disk; what is small moves up to memory, unless a purge is under way (`promotion` is `None`) or comes
     /// before it is there. Whatever cannot be read is a miss.
     async fn find_on_disk(&'static self, key: Key, whole: &[u8], promotion: Option<u64>) -> Found {
         let object = self.disk.as_ref()?.get(&key).await?;
-        let head = Head::decode(object.meta(), key.variant.is_none()).filter(|head| head.is_of(whole))?;
+        let head = Head::decode(object.meta(), key.variant.is_none(), object.mark());
+        let head = head.filter(|head| head.is_of(whole))?;
         if !head.declares(object.len()) {
             return None;
         }
-        let meta = head.to_meta();
+        let standing = self.standing(&key.primary, &head);
+        if standing == Standing::Gone {
+            return None;
+        }
+        let meta = self.meta_of(&head, standing);
         if object.len() > self.memory_object {
             return Some((meta, Box::new(Hit::disk(object))));
         }

@@ -1,7 +1,9 @@
 //! One battery for the storage, run over memory alone and over memory and disk.
 
 mod fills;
+mod lock;
 mod proxy;
+mod purge;
 
 use super::*;
 use bytes::Bytes;
@@ -28,7 +30,7 @@ fn bench(memory_capacity: u64, disk: bool) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let disk = disk.then(|| disk::Settings { path: dir.path().join("cache"), capacity: 64 * MIB, segment_size: MIB });
     let (clock, metrics) = (Clock::adjustable(), Box::leak(Box::new(Metrics::new())));
-    let settings = Settings { memory_capacity, disk, max_object: None };
+    let settings = Settings { memory_capacity, disk, max_object: None, grace: 0 };
     let cache = Cache::open(&settings, clock.clone(), metrics).unwrap();
     Bench { cache, clock, metrics, _dir: dir }
 }
@@ -406,7 +408,8 @@ async fn an_object_of_use_that_the_disk_lacks_is_written_to_it_on_eviction() {
     let [used, unused] = ["/used", "/unused"].map(|path| key::tier_key(&key(path)));
     for (path, tier_key) in [("/used", used), ("/unused", unused)] {
         let asked = bench.cache.shards.sequence();
-        let head = entry::Head::new(&meta(Some(10)), key(path).primary_key(), true).unwrap();
+        let head =
+            entry::Head::new(&meta(Some(10)), key(path).primary_key(), true, bench.cache.shards.sequence()).unwrap();
         let mut body = entry::Body::default();
         body.push(content(10));
         let entry = Arc::new(memory::Entry::new(head, body, false, asked));
@@ -433,7 +436,8 @@ fn many_variants_cost_no_more_than_those_in_memory() {
         let mut hash = [0; 16];
         hash[..4].copy_from_slice(&index.to_be_bytes());
         let tier_key = disk::Key { primary, variant: Some(hash) };
-        let head = entry::Head::new(&meta(Some(0)), key("/a").primary_key(), false).unwrap();
+        let head =
+            entry::Head::new(&meta(Some(0)), key("/a").primary_key(), false, bench.cache.shards.sequence()).unwrap();
         let entry = Arc::new(memory::Entry::new(head, entry::Body::default(), false, asked));
         bench.cache.shards.with(&primary, |shard| bench.cache.insert(shard, tier_key, entry, asked));
     }

@@ -1,5 +1,6 @@
 //! `selvedge purge`: a client of a running server's admin listener.
 
+use super::warm::reachable;
 use super::{Exit, say};
 use crate::admin::Address;
 use crate::config::{Problems, load_admin};
@@ -13,7 +14,6 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -30,11 +30,29 @@ const MAX_ANSWER: usize = 16 << 20;
 #[derive(Debug, Args)]
 pub(super) struct Purge {
     /// URLs whose stored responses are removed, with scheme and host
-    #[arg(value_name = "URL", required_unless_present = "all", conflicts_with = "all", value_parser = absolute_url)]
+    #[arg(
+        value_name = "URL",
+        required_unless_present_any = ["all", "prefix", "host", "tag"],
+        conflicts_with = "all",
+        value_parser = absolute_url
+    )]
     urls: Vec<String>,
+    /// Remove a path and all below it, as HOST/PATH or a URL; it ends where a path segment ends, so that /blog does not
+    /// mean /blogs, and covers every scheme, port and query
+    #[arg(long, value_name = "PREFIX", conflicts_with = "all")]
+    prefix: Vec<String>,
+    /// Remove everything of a host, whatever the scheme and port
+    #[arg(long, value_name = "HOST", conflicts_with = "all")]
+    host: Vec<String>,
+    /// Remove everything that the origin gave this tag; case counts
+    #[arg(long, value_name = "TAG", conflicts_with = "all")]
+    tag: Vec<String>,
     /// Remove every stored response
     #[arg(long)]
     all: bool,
+    /// Keep what is purged as stale: the next use validates it, and the rules of serving stale apply
+    #[arg(long)]
+    soft: bool,
     /// The admin listener, HOST:PORT or unix:PATH [default: that of --config, else 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR")]
     admin: Option<Endpoint>,
@@ -101,14 +119,19 @@ impl Error {
 #[derive(Debug, Deserialize)]
 struct Report {
     request_id: String,
-    purged: u64,
-    results: Vec<UrlResult>,
+    /// Absent where no number is known.
+    purged: Option<u64>,
+    results: Vec<ScopeResult>,
 }
 
+/// One of the names is there; `found` is known of URLs.
 #[derive(Debug, Deserialize)]
-struct UrlResult {
-    url: String,
-    found: bool,
+struct ScopeResult {
+    url: Option<String>,
+    prefix: Option<String>,
+    host: Option<String>,
+    tag: Option<String>,
+    found: Option<bool>,
 }
 
 /// Purges, and prints a line for each URL. `env` looks the token's variable up.
@@ -132,19 +155,44 @@ pub(super) fn run(
 
 fn print(args: &Purge, report: &Report, out: &mut dyn Write) {
     let id = &report.request_id;
+    let done = if args.soft { "stale" } else { "purged" };
     if args.all {
-        return say(out, &format_args!("every stored response is purged (request {id})\n"));
+        return say(out, &format_args!("every stored response is {done} (request {id})\n"));
     }
-    for UrlResult { url, found } in &report.results {
-        let outcome = if *found { "purged    " } else { "not stored" };
-        say(out, &format_args!("{outcome}  {url}\n"));
+    for ScopeResult { url, prefix, host, tag, found } in &report.results {
+        let outcome = if *found == Some(false) { "not stored" } else { done };
+        let named = [("", url), ("prefix ", prefix), ("host ", host), ("tag ", tag)];
+        let Some((kind, name)) = named.into_iter().find_map(|(kind, name)| Some((kind, name.as_ref()?))) else {
+            continue;
+        };
+        say(out, &format_args!("{outcome:<10}  {kind}{name}\n"));
     }
-    say(out, &format_args!("{} of {} purged (request {id})\n", report.purged, args.urls.len()));
+    match report.purged {
+        Some(purged) => say(out, &format_args!("{purged} of {} {done} (request {id})\n", report.results.len())),
+        None => say(out, &format_args!("whatever these cover is {done} (request {id})\n")),
+    }
+}
+
+/// The order as the admin listener takes it.
+fn order(args: &Purge) -> serde_json::Value {
+    let mut order = serde_json::Map::new();
+    let Purge { urls, prefix, host, tag, all, soft, admin: _, config: _, token_env: _ } = args;
+    for (key, names) in [("urls", urls), ("prefixes", prefix), ("hosts", host), ("tags", tag)] {
+        if !names.is_empty() {
+            order.insert(key.to_owned(), names.as_slice().into());
+        }
+    }
+    for (key, on) in [("all", all), ("soft", soft)] {
+        if *on {
+            order.insert(key.to_owned(), true.into());
+        }
+    }
+    order.into()
 }
 
 /// Where to send the request and with which token: what the arguments say goes before what the file says.
 fn target(args: &Purge, env: &dyn Fn(&str) -> Option<String>) -> Result<(Endpoint, Option<Secret>), Error> {
-    let Purge { urls: _, all: _, admin, config, token_env } = args;
+    let Purge { admin, config, token_env, .. } = args;
     let settings = match config {
         Some(path) => load_admin(path).map_err(Error::Config)?,
         None => None,
@@ -166,7 +214,7 @@ fn target(args: &Purge, env: &dyn Fn(&str) -> Option<String>) -> Result<(Endpoin
 }
 
 fn request(args: &Purge, endpoint: &Endpoint, token: Option<&Secret>) -> Result<Report, Error> {
-    let body = if args.all { serde_json::json!({ "all": true }) } else { serde_json::json!({ "urls": args.urls }) };
+    let body = order(args);
     let host = match endpoint {
         Endpoint::Tcp(authority) => authority.as_str(),
         Endpoint::Unix(_) => "localhost",
@@ -244,15 +292,7 @@ impl From<Address> for Endpoint {
     fn from(address: Address) -> Self {
         match address {
             Address::Unix(path) => Self::Unix(path),
-            Address::Tcp(address) => {
-                // A listener on every address is reached over loopback.
-                let ip = match address.ip() {
-                    IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                    IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                    ip => ip,
-                };
-                Self::Tcp(SocketAddr::new(ip, address.port()).to_string())
-            }
+            Address::Tcp(address) => Self::Tcp(reachable(address).to_string()),
         }
     }
 }
@@ -282,7 +322,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-fn absolute_url(text: &str) -> Result<String, String> {
+pub(super) fn absolute_url(text: &str) -> Result<String, String> {
     let with_host = |uri: &Uri| {
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
     };

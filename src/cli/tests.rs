@@ -19,8 +19,8 @@ fn the_arguments_are_consistent() {
 
 #[test]
 fn outcomes_have_the_documented_statuses() {
-    let codes = [Exit::Ok, Exit::Usage, Exit::Unavailable, Exit::Internal].map(Exit::code);
-    assert_eq!(codes, [0, 64, 69, 70]);
+    let codes = [Exit::Ok, Exit::Failed, Exit::Usage, Exit::Unavailable, Exit::Internal].map(Exit::code);
+    assert_eq!(codes, [0, 1, 64, 69, 70]);
 }
 
 #[test]
@@ -35,6 +35,8 @@ fn wrong_arguments_exit_64_and_say_why_on_standard_error() {
         &["cert", "self-signed", "--out", "certs"],
         &["completions", "tcsh"],
         &["purge"],
+        &["why"],
+        &["why", "style.css"],
     ] {
         let (code, out, err) = outcome(args);
         assert_eq!((code, out.as_str()), (ExitCode::from(64), ""), "{args:?}");
@@ -50,7 +52,9 @@ fn help_and_version_go_to_standard_output() {
         (code, out, err),
         (ExitCode::SUCCESS, format!("selvedge {}\n", env!("CARGO_PKG_VERSION")), String::new())
     );
-    for command in [&[][..], &["serve"], &["check"], &["purge"], &["cert", "self-signed"], &["completions"]] {
+    for command in
+        [&[][..], &["serve"], &["check"], &["purge"], &["warm"], &["why"], &["cert", "self-signed"], &["completions"]]
+    {
         let (code, out, err) = outcome(&[command, &["--help"]].concat());
         assert_eq!((code, err.as_str()), (ExitCode::SUCCESS, ""), "{command:?}");
         assert!(out.contains("Example"), "{command:?} has no example:\n{out}");

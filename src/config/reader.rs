@@ -373,6 +373,16 @@ impl<'a> Value<'a> {
         self.array(&example)
     }
 
+    /// Whether it is a table.
+    pub fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
+    /// Whether it is a number.
+    pub fn is_integer(&self) -> bool {
+        matches!(self.value, DeValue::Integer(_))
+    }
+
     /// Reads a table.
     pub fn table<R>(&self, read: impl FnOnce(&Table<'a>) -> R) -> Option<R> {
         let Some(entries) = self.value.as_table() else {

@@ -1,10 +1,10 @@
-//! `[runtime]`, `[listen]`, `[admin]`, `[tls]`, `[cache]`, `[access_log]`.
+//! `[runtime]`, `[listen]`, `[admin]`, `[tls]`, `[cache]`, `[access_log]`, `[debug]`.
 
 use super::Runtime;
 use super::problem::nearest;
 use super::reader::{Table, Value};
 use crate::{admin, cache, proxy, tls};
-use proxy::access_log;
+use proxy::{access_log, explain};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -113,7 +113,8 @@ pub(super) fn tls(root: &Table<'_>, https: Option<&Value<'_>>) -> Option<tls::Se
 
 /// `[cache]` and its tiers; a memory tier alone where the file says nothing.
 pub(super) fn cache(root: &Table<'_>) -> Option<cache::Settings> {
-    let default = cache::Settings { memory_capacity: DEFAULT_MEMORY, disk: None, max_object: None };
+    let grace = cache::Settings::DEFAULT_GRACE;
+    let default = cache::Settings { memory_capacity: DEFAULT_MEMORY, disk: None, max_object: None, grace };
     let Some(value) = root.get("cache") else { return Some(default) };
     value.table(|table| {
         let enabled = table.get("enabled").and_then(|v| v.boolean()).unwrap_or(true);
@@ -140,8 +141,40 @@ pub(super) fn cache(root: &Table<'_>) -> Option<cache::Settings> {
             }
             Some(size)
         });
-        enabled.then_some(cache::Settings { memory_capacity, disk, max_object })
+        let grace = table.get("grace").and_then(|v| v.duration());
+        let grace = grace.map_or(default.grace, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+        enabled.then_some(cache::Settings { memory_capacity, disk, max_object, grace })
     })?
+}
+
+/// `[purge]`. The method needs a token unless every listener is on this machine alone.
+pub(super) fn purge(root: &Table<'_>, listen: Option<&proxy::listen::Settings>) -> proxy::purge::Settings {
+    let read = |table: &Table<'_>| {
+        let method = table.get("method");
+        let token = table.get("token");
+        let expose_tags = table.get("expose_tags").and_then(|v| v.boolean()).unwrap_or_default();
+        let on = method.as_ref().and_then(|v| v.boolean()).unwrap_or_default();
+        let mut addresses = listen.into_iter().flat_map(|listen| listen.http.iter().chain(&listen.https));
+        let open = addresses.any(|address| !address.ip().to_canonical().is_loopback());
+        if let (true, true, None, Some(method)) = (on, open, &token, &method) {
+            method.document.absence(
+                method.span.start,
+                &method.path,
+                "`purge.method` lets every client purge: there is a listener for other machines and no token",
+                "add `token = { env = \"SELVEDGE_PURGE_TOKEN\" }` to [purge], or leave purging to the admin listener",
+            );
+        }
+        if let (false, Some(token)) = (on, &token) {
+            token.document.absence(
+                token.span.start,
+                &token.path,
+                "`purge.token` has no effect: the PURGE method is off",
+                "add `method = true` to [purge], or remove the token",
+            );
+        }
+        proxy::purge::Settings { method: on, token: token.and_then(|v| v.secret()), expose_tags }
+    };
+    root.section("purge", read).unwrap_or_default()
 }
 
 pub(super) fn access_log(table: &Table<'_>) -> access_log::Settings {
@@ -158,6 +191,22 @@ pub(super) fn access_log(table: &Table<'_>) -> access_log::Settings {
 
 pub(super) fn default_access_log() -> access_log::Settings {
     access_log::Settings { format: access_log::Format::Json, output: access_log::Output::Stderr }
+}
+
+/// `[debug]`. A token that could be guessed would tell strangers the origin's addresses.
+pub(super) fn debug(table: &Table<'_>) -> explain::Settings {
+    let token = table.get("token").and_then(|value| {
+        let token = value.secret()?;
+        if token.expose().len() < explain::Settings::LEAST_TOKEN {
+            value.problem(
+                format!("`{}` has less than {} characters", value.path, explain::Settings::LEAST_TOKEN),
+                "take a random one, as `openssl rand -hex 16` gives",
+            );
+        }
+        Some(token)
+    });
+    let server_timing = table.get("server_timing").and_then(|v| v.boolean()).unwrap_or(false);
+    explain::Settings { token, server_timing }
 }
 
 fn memory(table: &Table<'_>) -> Option<u64> {

@@ -2,6 +2,7 @@
 
 use super::problem::nearest;
 use super::reader::{Table, Value, list, shown};
+use super::rules;
 use super::{Route, Site};
 use crate::route::{HostPattern, PathPattern};
 use crate::types::HostName;
@@ -52,8 +53,10 @@ fn site(table: &Table<'_>, surroundings: &mut Surroundings<'_>) -> Option<Site> 
         let remedy = "add `https = [\"0.0.0.0:443\"]` to [listen] and a [tls] table, or remove this key";
         value.document.absence(value.span.start, &value.path, message, remedy);
     }
-    let routes = routes(table, surroundings);
-    Some(Site { name: name?, hosts, https_redirect, routes })
+    let server_timing = table.get("server_timing").and_then(|v| v.boolean());
+    let inherited = rules::Inherited::read(table, &rules::Inherited::default());
+    let routes = routes(table, surroundings, &inherited);
+    Some(Site { name: name?, hosts, https_redirect, server_timing, routes })
 }
 
 fn claim_name(value: &Value<'_>, name: &Arc<str>, surroundings: &mut Surroundings<'_>) {
@@ -69,7 +72,7 @@ fn claim_name(value: &Value<'_>, name: &Arc<str>, surroundings: &mut Surrounding
     }
 }
 
-fn routes(table: &Table<'_>, surroundings: &Surroundings<'_>) -> Vec<Route> {
+fn routes(table: &Table<'_>, surroundings: &Surroundings<'_>, inherited: &rules::Inherited) -> Vec<Route> {
     let Some(value) = table.get("routes") else {
         table.absence(
             format!("`{}` has no routes", table.path),
@@ -94,7 +97,7 @@ fn routes(table: &Table<'_>, surroundings: &Surroundings<'_>) -> Vec<Route> {
                     paths.insert(text, line);
                 }
             }
-            route(table, path_value.as_ref(), surroundings)
+            route(table, path_value.as_ref(), surroundings, inherited)
         });
         routes.extend(route.flatten());
     }
@@ -104,12 +107,18 @@ fn routes(table: &Table<'_>, surroundings: &Surroundings<'_>) -> Vec<Route> {
     routes
 }
 
-fn route(table: &Table<'_>, path: Option<&Value<'_>>, surroundings: &Surroundings<'_>) -> Option<Route> {
+fn route(
+    table: &Table<'_>,
+    path: Option<&Value<'_>>,
+    surroundings: &Surroundings<'_>,
+    inherited: &rules::Inherited,
+) -> Option<Route> {
     let path = path.and_then(path_pattern);
     let origin = table.required("origin", "\"app\"").and_then(|v| origin(&v, surroundings.origins));
-    let cache = table.get("cache").and_then(|v| v.boolean()).unwrap_or(true);
+    let rules::Inherited { cache, rules, headers, security, cors, compression } =
+        rules::Inherited::read(table, inherited);
     let max_request_body = table.get("max_request_body").and_then(|v| v.size());
-    Some(Route { path: path?, origin: origin?, cache, max_request_body })
+    Some(Route { path: path?, origin: origin?, cache, rules, headers, security, cors, compression, max_request_body })
 }
 
 fn origin(value: &Value<'_>, known: &[&str]) -> Option<Arc<str>> {
@@ -213,7 +222,7 @@ fn path_pattern(value: &Value<'_>) -> Option<PathPattern> {
     None
 }
 
-fn regex(pattern: &str, value: &Value<'_>, ignore_case: bool) -> Option<regex::Regex> {
+pub(super) fn regex(pattern: &str, value: &Value<'_>, ignore_case: bool) -> Option<regex::Regex> {
     match regex::RegexBuilder::new(pattern).case_insensitive(ignore_case).build() {
         Ok(regex) => Some(regex),
         Err(error) => {

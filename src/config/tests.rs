@@ -63,7 +63,7 @@ fn the_proxy_sample_loads() {
     assert_eq!(config.tls, Some(tls));
     let disk =
         cache::disk::Settings { path: Path::new(FOLDER).join("cache"), capacity: 2 << 30, segment_size: 16 << 20 };
-    let cache = cache::Settings { memory_capacity: 512 << 20, disk: Some(disk), max_object: None };
+    let cache = cache::Settings { memory_capacity: 512 << 20, disk: Some(disk), max_object: None, grace: 86_400 };
     assert_eq!(config.cache, Some(cache));
     assert_eq!(config.access_log, server::default_access_log());
     let Some(origin::Settings::Http(app)) = config.origins.get("app") else { panic!("no app: {:?}", config.origins) };
@@ -101,6 +101,19 @@ fn the_bucket_sample_loads_with_keys_from_the_environment() {
 }
 
 #[test]
+fn the_purge_method_needs_a_token_unless_it_is_only_reached_from_this_machine() {
+    let purge = |text: &str| parse(&completed(text)).unwrap().purge;
+    assert_eq!(purge(""), proxy::purge::Settings::default());
+    let set = purge("[purge]\nmethod = true\ntoken = \"t\"\nexpose_tags = true\n[listen]\nhttp = [\"0.0.0.0:80\"]\n");
+    assert_eq!(set, proxy::purge::Settings { method: true, token: Some(Secret::new("t")), expose_tags: true });
+    assert!(purge("[purge]\nmethod = true\n").method, "on loopback");
+    let open = found(&completed("[purge]\nmethod = true\n[listen]\nhttp = [\"127.0.0.1:1\", \"[::]:80\"]\n"));
+    assert!(open.len() == 1 && open[0].starts_with("2:10: `purge.method` lets every client purge"), "{open:?}");
+    let idle = found(&completed("[purge]\ntoken = \"t\"\n"));
+    assert!(idle.len() == 1 && idle[0].starts_with("2:9: `purge.token` has no effect"), "{idle:?}");
+}
+
+#[test]
 fn the_commented_sample_loads_and_shows_every_key() {
     let config = parse(SAMPLE).unwrap();
     assert_eq!((config.sites.len(), config.origins.len()), (2, 2));
@@ -126,6 +139,21 @@ fn the_commented_sample_loads_and_shows_every_key() {
             assert!(SAMPLE.lines().any(shown), "`{key}` is not in the sample");
         }
     }
+}
+
+#[test]
+fn the_debug_table_gives_token_and_timings_and_a_site_may_differ() {
+    assert_eq!(parse(&completed("")).unwrap().debug, proxy::explain::Settings::default());
+    let sites = "[[sites]]\nhosts = [\"*\"]\nserver_timing = false\n[[sites.routes]]\npath = \"/\"\norigin = \"app\"\n\
+                 [[sites]]\nhosts = [\"a\"]\n[[sites.routes]]\npath = \"/\"\norigin = \"app\"\n";
+    let text = completed(&format!("[debug]\ntoken = {{ env = \"T\" }}\nserver_timing = true\n{sites}"));
+    let config = parse_with(&text, &|_| Some("0123456789abcdef".to_owned())).unwrap();
+    assert!(config.debug.server_timing && config.debug.token.unwrap().matches(b"0123456789abcdef"));
+    assert_eq!([config.sites[0].server_timing, config.sites[1].server_timing], [Some(false), None]);
+    assert_eq!(
+        found(&completed("[debug]\ntoken = \"0123456789abcde\"\n")),
+        ["2:9: `debug.token` has less than 16 characters | take a random one, as `openssl rand -hex 16` gives"]
+    );
 }
 
 #[test]
@@ -194,7 +222,8 @@ fn broken_toml_is_reported_beside_wrong_values_but_nothing_seems_missing() {
 #[test]
 fn without_a_cache_table_there_is_a_memory_tier_and_it_can_be_turned_off() {
     let cache = |text: &str| parse(&completed(text)).unwrap().cache;
-    let memory = |memory_capacity| Some(cache::Settings { memory_capacity, disk: None, max_object: None });
+    let memory =
+        |memory_capacity| Some(cache::Settings { memory_capacity, disk: None, max_object: None, grace: 86_400 });
     assert_eq!(cache(""), memory(256 << 20));
     assert_eq!(
         cache("[cache]\nmax_object = 1000"),
@@ -326,4 +355,42 @@ proptest! {
             prop_assert!(problems.problems.iter().all(|p| p.position.is_some_and(|at| at.line <= lines)));
         }
     }
+}
+
+#[test]
+fn routes_start_from_the_cache_rules_of_their_site() {
+    use crate::cache::rules::{Cookies, Ttl};
+    let text = completed(
+        r#"[[sites]]
+hosts = ["*"]
+[sites.cache]
+default_ttl = "1m"
+cookies = "key:lang, theme"
+[sites.cache.key]
+ignore_tracking = true
+[[sites.routes]]
+path = "/"
+origin = "app"
+[[sites.routes]]
+path = "/off"
+origin = "app"
+cache = false
+[[sites.routes]]
+path = "/own"
+origin = "app"
+[sites.routes.cache]
+override_ttl = "2m"
+cookies = "strip"
+[sites.routes.cache.key]
+sort_query = true
+"#,
+    );
+    let site = parse(&text).unwrap().sites.remove(0);
+    let [plain, off, own] = &site.routes[..] else { panic!("{:?}", site.routes) };
+    assert_eq!(plain.rules.cookies, Cookies::Key(vec!["lang".into(), "theme".into()]));
+    assert_eq!((plain.cache, off.cache, own.cache), (true, false, true));
+    assert_eq!(plain.rules.lifetime, Some(Ttl::Default(Duration::from_secs(60))));
+    assert_eq!(own.rules.lifetime, Some(Ttl::Override(Duration::from_secs(120))));
+    assert_eq!(own.rules.cookies, Cookies::Strip);
+    assert!(own.rules.key.sort && own.rules.key.ignore_tracking && !plain.rules.key.sort);
 }

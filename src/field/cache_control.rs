@@ -1,7 +1,16 @@
 //! Cache-Control (RFC 9111 section 5.2, RFC 5861, RFC 8246), in requests and responses.
 
 use http::HeaderMap;
-use http::header::{CACHE_CONTROL, PRAGMA};
+use http::header::{CACHE_CONTROL, HeaderName, PRAGMA};
+
+use crate::field::structured::{self, Bare};
+
+/// The field by which an origin server speaks to this cache alone (RFC 9213 section 2).
+pub const SELVEDGE_CACHE_CONTROL: HeaderName = HeaderName::from_static("selvedge-cache-control");
+/// The field by which it speaks to every cache of its CDN (RFC 9213 section 3).
+pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+/// The target list (RFC 9213 section 2.2): the first of these that is valid counts.
+const TARGETS: [HeaderName; 2] = [SELVEDGE_CACHE_CONTROL, CDN_CACHE_CONTROL];
 
 /// What a delta-seconds too large to hold becomes: 2^31 (RFC 9111 section 1.2.2).
 pub const DELTA_SECONDS_MAX: u32 = 1 << 31;
@@ -44,9 +53,41 @@ pub struct CacheControl {
     pub must_understand: bool,
     /// `immutable` (RFC 8246).
     pub immutable: bool,
+    /// They come from a targeted field, so that `Cache-Control` and `Expires` say nothing to us.
+    pub targeted: bool,
 }
 
 impl CacheControl {
+    /// What a response says to this cache: the first valid targeted field, or else `Cache-Control` (RFC 9213
+    /// section 2.2). A field that is empty or breaks the grammar, or whose directives have values of a wrong type, is
+    /// as if it were missing.
+    pub fn of_response(headers: &HeaderMap) -> Self {
+        TARGETS.iter().find_map(|name| Self::of_targeted(headers, name)).unwrap_or_else(|| Self::of(headers))
+    }
+
+    fn of_targeted(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
+        let mut this = Self { targeted: true, ..Self::default() };
+        for (directive, value) in structured::dictionary(headers, name)? {
+            match directive.as_str() {
+                "max-age" => this.max_age = Some(seconds(&value)?),
+                "s-maxage" => this.s_maxage = Some(seconds(&value)?),
+                "stale-while-revalidate" => this.stale_while_revalidate = Some(seconds(&value)?),
+                "stale-if-error" => this.stale_if_error = Some(seconds(&value)?),
+                "no-cache" => this.no_cache = flag_or_fields(&value)?,
+                "private" => this.private = flag_or_fields(&value)?,
+                "no-store" => this.no_store = flag(&value)?,
+                "no-transform" => this.no_transform = flag(&value)?,
+                "public" => this.public = flag(&value)?,
+                "must-revalidate" => this.must_revalidate = flag(&value)?,
+                "proxy-revalidate" => this.proxy_revalidate = flag(&value)?,
+                "must-understand" => this.must_understand = flag(&value)?,
+                "immutable" => this.immutable = flag(&value)?,
+                _ => {}
+            }
+        }
+        Some(this)
+    }
+
     /// Reads all `Cache-Control` lines of a message.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut this = Self::default();
@@ -101,6 +142,31 @@ impl CacheControl {
                 _ => {}
             }
         }
+    }
+}
+
+/// A delta-seconds in a targeted field: an Integer that is not negative.
+fn seconds(value: &Bare) -> Option<u32> {
+    match value {
+        Bare::Integer(seconds @ 0..) => {
+            Some(u32::try_from(*seconds).unwrap_or(DELTA_SECONDS_MAX).min(DELTA_SECONDS_MAX))
+        }
+        _ => None,
+    }
+}
+
+fn flag(value: &Bare) -> Option<bool> {
+    match value {
+        Bare::Boolean(value) => Some(*value),
+        _ => None,
+    }
+}
+
+/// `no-cache` and `private` may name fields, which counts as the plain form.
+fn flag_or_fields(value: &Bare) -> Option<bool> {
+    match value {
+        Bare::String(_) => Some(true),
+        other => flag(other),
     }
 }
 
@@ -225,6 +291,40 @@ mod tests {
         assert!(CacheControl::of_request(&headers).no_cache);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=5"));
         assert!(!CacheControl::of_request(&headers).no_cache);
+    }
+
+    fn response(fields: &[(&'static str, &'static str)]) -> CacheControl {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        CacheControl::of_response(&headers)
+    }
+
+    #[test]
+    fn the_first_valid_targeted_field_takes_the_place_of_cache_control() {
+        let targeted = CacheControl { targeted: true, ..CacheControl::default() };
+        let (own, cdn, cc) = ("selvedge-cache-control", "cdn-cache-control", "cache-control");
+        let age = |seconds| CacheControl { max_age: Some(seconds), ..targeted.clone() };
+        let plain = CacheControl { no_store: true, ..CacheControl::default() };
+        for (fields, expected) in [
+            (vec![(cdn, "max-age=60"), (cc, "no-store")], age(60)),
+            (vec![(own, "max-age=5"), (cdn, "max-age=60"), (cc, "no-store")], age(5)),
+            (vec![(own, ""), (cdn, "max-age=60")], age(60)),
+            (vec![(own, "max-age=x y"), (cdn, "max-age=60")], age(60)),
+            (vec![(cdn, "max-age=99999999999")], age(DELTA_SECONDS_MAX)),
+            (vec![(cdn, "foobar, max-age=3600;x=1")], age(3600)),
+            (vec![(cdn, "max-age=60"), (cdn, "no-store")], CacheControl { no_store: true, ..age(60) }),
+            (vec![(cdn, "no-store=?0, private=\"x\"")], CacheControl { private: true, ..targeted.clone() }),
+            (vec![(cdn, "max-age=10000, &&&&&"), (cc, "no-store")], plain.clone()),
+            (vec![(cdn, "max-age=\"10000\""), (cc, "no-store")], plain.clone()),
+            (vec![(cdn, "max-age=-1"), (cc, "no-store")], plain.clone()),
+            (vec![(cdn, "max-age=1.5"), (cc, "no-store")], plain.clone()),
+            (vec![(cdn, "MAX-AGE=60"), (cc, "no-store")], plain.clone()),
+            (vec![(cdn, "no-store=1"), (cc, "no-store")], plain),
+        ] {
+            assert_eq!(response(&fields), expected, "{fields:?}");
+        }
     }
 
     proptest! {

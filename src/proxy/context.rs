@@ -1,10 +1,12 @@
 //! What one request accumulates on its way through the phases.
 
+use super::compress::Encoder;
+use super::explain::Explanation;
 use super::failure::Failure;
 use super::plane::{RouteRule, SiteHandles};
 use super::respond::Answer;
 use crate::cache::Tier;
-use crate::cache::policy::Demand;
+use crate::cache::policy::{Demand, Family, Resource};
 use crate::field::CacheOutcome;
 use crate::field::cache_status::Forward;
 use crate::origin::ServerId;
@@ -12,6 +14,7 @@ use crate::origin::s3::Attempt;
 use crate::types::HostName;
 use bytes::Bytes;
 use http::HeaderMap;
+use pingora::cache::{CacheKey, CacheMeta};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -63,6 +66,16 @@ impl Target {
         self.path_and_query.split_once('?').map_or(&*self.path_and_query, |(path, _)| path)
     }
 
+    /// The same for [`crate::cache::policy`].
+    pub fn resource(&self) -> Resource<'_> {
+        Resource {
+            scheme: self.scheme.as_str(),
+            host: &self.host,
+            port: self.port.unwrap_or(self.scheme.default_port()),
+            path_and_query: &self.path_and_query,
+        }
+    }
+
     /// Host and, where it is not the default, port.
     pub fn authority(&self) -> String {
         match self.port {
@@ -91,6 +104,16 @@ pub struct Server {
     pub address: SocketAddr,
 }
 
+/// The answer to a POST that is to be kept for GET.
+pub struct Posted {
+    /// Stamped after the purge that the POST brought about.
+    pub key: CacheKey,
+    /// Its head and times.
+    pub meta: CacheMeta,
+    /// What has come of it.
+    pub content: Vec<u8>,
+}
+
 /// One request's state between the phases.
 pub struct RequestContext {
     /// When its head had been read.
@@ -105,6 +128,9 @@ pub struct RequestContext {
     pub rule: Option<Arc<RouteRule>>,
     /// The site, or the handles of unrouted requests.
     pub site: Arc<SiteHandles>,
+    /// The path and query that the route's rules let count, where that is not the whole target. An origin whose answer
+    /// may be stored sees no other.
+    pub counted: Option<Box<str>>,
     /// What the request's directives ask of a stored response.
     pub demand: Demand,
     /// Which object of a bucket is asked for.
@@ -125,18 +151,30 @@ pub struct RequestContext {
     pub confirmation: Option<HeaderMap>,
     /// The primary look-up found a response whose `Vary` selects another.
     pub varied: bool,
+    /// The cache's purge sequence when the request began.
+    pub sequence: u64,
+    /// The answer to a POST, while it is collected.
+    pub posted: Option<Posted>,
+    /// How the responses of the target are told apart.
+    pub family: Option<Family>,
     /// What the cache did, for log and metrics.
     pub outcome: CacheOutcome,
+    /// Compresses the origin's body.
+    pub encoder: Option<Encoder>,
     /// Takes the place of the origin's body.
     pub replacement: Option<Bytes>,
     /// The origin's body is to be dropped.
     pub replaced: bool,
+    /// Interim responses that were passed on.
+    pub interim: usize,
     /// Body bytes received.
     pub request_bytes: u64,
     /// What went wrong.
     pub failure: Option<Failure>,
     /// What to answer instead of going on to the origin.
     pub answer: Option<Answer>,
+    /// What was decided so far, for requests that carry the debug token.
+    pub explanation: Option<Box<Explanation>>,
 }
 
 impl RequestContext {
@@ -149,6 +187,7 @@ impl RequestContext {
             target: None,
             rule: None,
             site,
+            counted: None,
             demand: Demand::default(),
             attempt: Attempt::Requested,
             server: None,
@@ -159,12 +198,18 @@ impl RequestContext {
             tier: None,
             confirmation: None,
             varied: false,
+            sequence: 0,
+            posted: None,
+            family: None,
             outcome: CacheOutcome::None,
+            encoder: None,
             replacement: None,
             replaced: false,
+            interim: 0,
             request_bytes: 0,
             failure: None,
             answer: None,
+            explanation: None,
         }
     }
 }

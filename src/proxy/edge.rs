@@ -1,25 +1,34 @@
 //! What all requests share: the routes in force, the cache, the log.
 
 use super::access_log::AccessLog;
-use super::context::{RequestContext, Scheme, Target};
+use super::context::{Posted, RequestContext, Scheme, Target};
+use super::explain;
 use super::guard::{self, Refusal};
 use super::plane::{Plane, RouteRule};
+use super::purge;
 use super::report::RequestIds;
 use super::respond::Answer;
+use super::wire::Front;
 use super::{MAX_PASSES, Phases};
-use crate::cache::{self, Cache};
+use crate::cache::rules::UseCounter;
+use crate::cache::{self, Cache, policy};
 use crate::clock::Clock;
 use crate::origin::Kind;
 use crate::route::Match;
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use pingora::apps::HttpServerOptions;
 use pingora::cache::CacheKey;
-use pingora::http::RequestHeader;
+use pingora::cache::key::CacheHashKey;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{HttpProxy, Session};
 use pingora::server::configuration::ServerConf;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Bytes of the largest answer to a POST that is kept for GET.
+const MAX_POSTED: usize = 1 << 20;
 
 /// What all requests share. Reloads swap the plane; everything else lives as long as the process.
 pub struct Edge {
@@ -28,12 +37,29 @@ pub struct Edge {
     pub(super) log: Arc<AccessLog>,
     pub(super) clock: Clock,
     pub(super) ids: RequestIds,
+    /// How often targets were asked for, where a route stores only what is asked for again.
+    pub(super) uses: UseCounter,
+    pub(super) purge: purge::Settings,
 }
 
 impl Edge {
     /// Puts the parts together.
-    pub fn new(plane: Plane, cache: Option<&'static Cache>, log: Arc<AccessLog>, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { plane: ArcSwap::from_pointee(plane), cache, log, clock, ids: RequestIds::new() })
+    pub fn new(
+        plane: Plane,
+        cache: Option<&'static Cache>,
+        log: Arc<AccessLog>,
+        clock: Clock,
+        purge: purge::Settings,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            plane: ArcSwap::from_pointee(plane),
+            cache,
+            log,
+            clock,
+            ids: RequestIds::new(),
+            uses: UseCounter::default(),
+            purge,
+        })
     }
 
     /// Routes every request that starts from now on by `plane`; those under way keep the routes they have.
@@ -42,7 +68,7 @@ impl Edge {
     }
 
     /// The proxy core over this edge, as the listeners drive it.
-    pub fn into_app(self: &Arc<Self>, threads: usize) -> Arc<HttpProxy<Phases>> {
+    pub fn into_app(self: &Arc<Self>, threads: usize) -> Arc<Front<HttpProxy<Phases>>> {
         let conf = ServerConf { threads, max_retries: MAX_PASSES, ..ServerConf::default() };
         let mut proxy = HttpProxy::new(Phases(Arc::clone(self)), Arc::new(conf));
         proxy.handle_init_modules();
@@ -50,33 +76,62 @@ impl Edge {
         options.h2c = true;
         options.h2_idle_timeout = Some(Duration::from_secs(180));
         proxy.server_options = Some(options);
-        Arc::new(proxy)
-    }
-
-    /// The cache key of an absolute URL, by the same rules that requests go by.
-    ///
-    /// # Errors
-    /// Why the URL has no key: not absolute, a malformed host, or a host and path that no route takes.
-    pub fn key_of_url(&self, url: &str) -> Result<CacheKey, String> {
-        let uri: http::Uri = url.parse().map_err(|e| format!("not a URL: {e}"))?;
-        let scheme = match uri.scheme_str() {
-            Some("http") => Scheme::Http,
-            Some("https") => Scheme::Https,
-            _ => return Err("not an absolute http:// or https:// URL".into()),
-        };
-        let mut request = RequestHeader::build(Method::GET, b"/", None).map_err(|e| e.to_string())?;
-        request.set_uri(uri);
-        let target = guard::target(&request, scheme).map_err(|refusal| refusal.as_str().to_owned())?;
-        match self.plane.load().find(target.host.as_str(), target.path()) {
-            Match::Route(rule) => Ok(cache_key(rule, &target)),
-            Match::NoRoute => Err(format!("no route of {} takes the path", target.host)),
-            Match::UnknownHost => Err(format!("no site has the host {}", target.host)),
-        }
+        Arc::new(Front::new(proxy))
     }
 
     /// The cache, where there is one.
     pub fn cache(&self) -> Option<&'static Cache> {
         self.cache
+    }
+
+    /// Counts a use of the request's target and says whether there were as many as the route wants before it stores.
+    pub(super) fn used_enough(&self, session: &Session, min_uses: u8) -> bool {
+        min_uses <= 1 || self.uses.count(&session.cache.cache_key().primary_bin()) >= min_uses
+    }
+
+    /// Purges what the answer to an unsafe request makes invalid (RFC 9111 section 4.4), before the client gets it, and
+    /// prepares to keep that answer where it is what GET would get.
+    pub(super) async fn invalidate(
+        &self,
+        request: &RequestHeader,
+        response: &ResponseHeader,
+        ctx: &mut RequestContext,
+    ) {
+        let (Some(cache), Some(target)) = (self.cache, &ctx.target) else { return };
+        let resource = target.resource();
+        let mut own = None;
+        for path in policy::invalidated(&request.method, response.status, &resource, &response.headers) {
+            let related = Target { path_and_query: path.into(), ..target.clone() };
+            let plane = self.plane.load_full();
+            let Match::Route(rule) = plane.find(related.host.as_str(), related.path()) else { continue };
+            if !rule.cache {
+                continue;
+            }
+            let of_target = related.path_and_query == target.path_and_query;
+            match cache.invalidate(cache_key(rule, &related), ctx.sequence).await {
+                Ok(key) if of_target => own = key,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, request_id = %ctx.request_id, "an invalidation is not on the disk");
+                }
+            }
+        }
+        // Without a key another purge may have been for something newer than this answer.
+        let Some(key) = own else { return };
+        if let Ok(stored) = policy::admits_post(request, response, &resource, self.clock.now(), &cache.rules()) {
+            ctx.posted = Some(Posted { key, meta: stored.meta, content: Vec::new() });
+        }
+    }
+
+    /// Collects the content of an answer to keep; at its end it goes into the cache, if it is whole.
+    pub(super) fn collect(&self, ctx: &mut RequestContext, body: Option<&Bytes>, end: bool) {
+        let Some(posted) = &mut ctx.posted else { return };
+        posted.content.extend_from_slice(body.map_or(&[], |body| body));
+        if posted.content.len() > MAX_POSTED {
+            ctx.posted = None;
+        } else if end && let (Some(cache), Some(Posted { key, meta, content })) = (self.cache, ctx.posted.take()) {
+            cache.keep(&key, &meta, content.into());
+        }
     }
 
     /// Parses the target, refuses what has passed here before, and finds the rule.
@@ -95,7 +150,8 @@ impl Edge {
         if guard::loops(&request.headers, self.ids.node()) {
             return Err(Answer::Refused(Refusal::Loop));
         }
-        let rule = match self.plane.load().find(target.host.as_str(), target.path()) {
+        let plane = self.plane.load();
+        let rule = match plane.find(target.host.as_str(), target.path()) {
             Match::Route(rule) => Ok(Arc::clone(rule)),
             Match::NoRoute => Err(Answer::NoRoute),
             Match::UnknownHost => Err(Answer::UnknownHost),
@@ -105,8 +161,25 @@ impl Edge {
             ctx.site = Arc::clone(&rule.site);
             ctx.rule = Some(Arc::clone(rule));
         }
+        explain::routed(ctx, &plane);
         rule
     }
+}
+
+/// The target that an absolute URL names.
+///
+/// # Errors
+/// Not absolute, or a malformed host or path.
+pub(super) fn target_of_url(url: &str) -> Result<Target, String> {
+    let uri: http::Uri = url.parse().map_err(|e| format!("not a URL: {e}"))?;
+    let scheme = match uri.scheme_str() {
+        Some("http") => Scheme::Http,
+        Some("https") => Scheme::Https,
+        _ => return Err("not an absolute http:// or https:// URL".into()),
+    };
+    let mut request = RequestHeader::build(Method::GET, b"/", None).map_err(|e| e.to_string())?;
+    request.set_uri(uri);
+    guard::target(&request, scheme).map_err(|refusal| refusal.as_str().to_owned())
 }
 
 /// Refuses what the route does not allow, before anything is looked up.
@@ -134,12 +207,14 @@ pub(super) fn admit(session: &Session, ctx: &RequestContext, rule: &RouteRule) -
     Ok(())
 }
 
-/// The cache key: scheme, host, port, path, and the query where the origin gets to see it.
+/// The cache key: scheme, host, port, path, and of the query what the origin gets to see and the route's rules let count.
 pub(super) fn cache_key(rule: &RouteRule, target: &Target) -> CacheKey {
     let seen = match rule.origin.kind() {
         Kind::S3(_) => target.path(),
         Kind::Http(_) => &*target.path_and_query,
     };
     let port = target.port.unwrap_or(target.scheme.default_port());
-    cache::key::target(target.scheme.as_str(), target.host.as_str(), port, seen.as_bytes())
+    let counts = rule.rules.key.target(seen);
+    let (scheme, host) = (target.scheme.as_str(), target.host.as_str());
+    cache::key::target_under(scheme, host, port, counts.as_bytes(), &rule.rules.discriminator())
 }

@@ -93,7 +93,7 @@ pub fn request_to_origin(
     if downstream.headers.get_all(TE).iter().any(|v| v.as_bytes().eq_ignore_ascii_case(b"trailers")) {
         upstream.insert_header(TE, "trailers")?;
     }
-    if downstream.version != Version::HTTP_11 {
+    if downstream.version < Version::HTTP_11 {
         upstream.remove_header(&EXPECT);
     }
     Ok(())

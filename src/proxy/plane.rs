@@ -1,8 +1,13 @@
 //! What requests are routed by: immutable once built, swapped whole on a reload.
 
+use super::compress::Compression;
+use super::cors::Cors;
+use super::headers::{HeaderRules, Security};
+use crate::cache::rules::CacheRules;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
-use crate::route::{Match, RouteTable};
+use crate::route::{Match, PathPattern, RouteTable};
+use crate::types::Secret;
 use http::{Method, StatusCode};
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 use std::sync::{Arc, OnceLock};
@@ -13,20 +18,35 @@ use crate::field::CacheOutcome;
 pub struct Plane {
     table: RouteTable<Arc<RouteRule>>,
     unrouted: Arc<SiteHandles>,
+    debug_token: Option<Secret>,
 }
 
 /// What happens to the requests of one route.
 pub struct RouteRule {
     /// The site it belongs to.
     pub site: Arc<SiteHandles>,
+    /// The paths that lead here.
+    pub path: PathPattern,
     /// Where its responses come from.
     pub origin: Arc<Origin>,
     /// Whether responses may be stored and reused.
     pub cache: bool,
+    /// How: the key, who is kept apart, for how long.
+    pub rules: CacheRules,
+    /// What is done to the fields of requests and responses.
+    pub headers: HeaderRules,
+    /// The security fields of responses.
+    pub security: Option<Security>,
+    /// Which sites' scripts may read responses.
+    pub cors: Option<Cors>,
+    /// How responses are compressed.
+    pub compression: Option<Compression>,
     /// Whether plain HTTP is redirected to HTTPS.
     pub https_redirect: bool,
     /// Largest request body in bytes.
     pub max_request_body: Option<u64>,
+    /// Whether responses tell their timing in `Server-Timing`.
+    pub server_timing: bool,
 }
 
 /// A site's name and its metric handles.
@@ -45,7 +65,22 @@ const STATUS_CLASSES: [&str; 6] = ["0xx", "1xx", "2xx", "3xx", "4xx", "5xx"];
 impl Plane {
     /// Wraps a table; `metrics` gives the handles for requests that no site takes.
     pub fn new(table: RouteTable<Arc<RouteRule>>, metrics: &Metrics) -> Self {
-        Self { table, unrouted: Arc::new(SiteHandles::new("-".into(), metrics)) }
+        Self { table, unrouted: Arc::new(SiteHandles::new("-".into(), metrics)), debug_token: None }
+    }
+
+    /// The same, explaining the requests that carry `token`.
+    pub fn with_debug_token(self, token: Option<Secret>) -> Self {
+        Self { debug_token: token, ..self }
+    }
+
+    /// The token by which requests ask to be explained.
+    pub fn debug_token(&self) -> Option<&Secret> {
+        self.debug_token.as_ref()
+    }
+
+    /// The host pattern that takes a normalised host, as written.
+    pub fn host_pattern(&self, host: &str) -> Option<&str> {
+        self.table.host_pattern(host)
     }
 
     /// The rule for a normalised host and a path.

@@ -1,10 +1,17 @@
 //! Answers that the edge makes itself.
 
 use super::context::{RequestContext, RequestId};
+use super::cors::Cors;
+use super::explain;
 use super::failure::Failure;
 use super::guard::Refusal;
+use super::headers;
+use super::wire;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION};
+use http::header::{
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, EXPECT,
+    LOCATION, SET_COOKIE, TRANSFER_ENCODING,
+};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -33,6 +40,10 @@ pub enum Answer {
     Redirect(StatusCode, String),
     /// The path names nothing that the bucket could be asked for.
     NoObject(StatusCode, String),
+    /// What a PURGE request did, as JSON.
+    Purge(StatusCode, String),
+    /// A PURGE request that is not allowed.
+    PurgeRefused(StatusCode),
     /// The client wants a stored response or none.
     NotStored,
     /// The origin could not answer.
@@ -50,6 +61,7 @@ impl Answer {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Redirect(status, _) => *status,
             Self::NoObject(status, _) => *status,
+            Self::Purge(status, _) | Self::PurgeRefused(status) => *status,
             Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
             Self::Failed(failure) => return failure.status(),
         })
@@ -64,6 +76,8 @@ impl Answer {
             Self::TooLarge => "the request body is too large".to_owned(),
             Self::Redirect(_, to) => format!("see {to}"),
             Self::NoObject(_, reason) => reason.clone(),
+            Self::Purge(_, json) => json.clone(),
+            Self::PurgeRefused(_) => "purging needs the right token: Authorization: Bearer <purge.token>".to_owned(),
             Self::NotStored => "no stored response can be used, and only-if-cached was asked for".to_owned(),
             Self::Failed(failure) => failure.as_str().replace('_', " "),
         }
@@ -77,9 +91,12 @@ impl Answer {
 /// The client is gone.
 pub async fn write(session: &mut Session, ctx: &RequestContext, answer: &Answer) -> Result<()> {
     let Some(status) = answer.status() else { return Ok(()) };
-    let body = page(status, &answer.reason(), ctx.request_id);
+    let (body, kind) = match answer {
+        Answer::Purge(_, json) => (Bytes::from(format!("{json}\n")), "application/json"),
+        _ => (page(status, &answer.reason(), ctx.request_id), "text/plain; charset=utf-8"),
+    };
     let mut head = ResponseHeader::build(status, Some(8))?;
-    head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    head.insert_header(CONTENT_TYPE, kind)?;
     head.insert_header(CONTENT_LENGTH, body.len())?;
     head.insert_header(CACHE_CONTROL, "no-store")?;
     match answer {
@@ -88,8 +105,16 @@ pub async fn write(session: &mut Session, ctx: &RequestContext, answer: &Answer)
         }
         Answer::MethodNotAllowed(allow) => head.insert_header(ALLOW, *allow)?,
         Answer::Refused(Refusal::Trace) => head.insert_header(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?,
+        Answer::PurgeRefused(StatusCode::UNAUTHORIZED) => {
+            head.insert_header(http::header::WWW_AUTHENTICATE, "Bearer realm=\"selvedge purge\"")?;
+        }
         Answer::Failed(failure) => head.insert_header(PROXY_STATUS, proxy_status(*failure))?,
         _ => {}
+    }
+    headers::guard(ctx, &session.req_header().headers, &mut head)?;
+    wire::own_date(session);
+    if let Some(why) = explain::own_answer(ctx, status, &answer.reason()) {
+        head.insert_header(explain::WHY_FIELD, why)?;
     }
     let head_only = session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(head), head_only).await?;
@@ -102,6 +127,26 @@ pub async fn write(session: &mut Session, ctx: &RequestContext, answer: &Answer)
         let _ = session.drain_request_body().await;
     }
     Ok(())
+}
+
+/// Answers a preflight.
+///
+/// # Errors
+/// The client is gone.
+pub async fn preflight(session: &mut Session, cors: &Cors) -> Result<()> {
+    let head = cors.preflight(&session.req_header().headers)?;
+    wire::own_date(session);
+    session.write_response_header(Box::new(head), true).await
+}
+
+/// Turns a response of the cache into the 412 that says the client's precondition failed (RFC 9110 section 15.5.13).
+pub fn precondition_failed(response: &mut ResponseHeader) {
+    for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_RANGE, ACCEPT_RANGES, TRANSFER_ENCODING, SET_COOKIE] {
+        response.remove_header(&name);
+    }
+    // A length of zero cannot be refused, and neither can a status of the registry.
+    let _ = response.set_status(StatusCode::PRECONDITION_FAILED);
+    let _ = response.insert_header(CONTENT_LENGTH, "0");
 }
 
 /// The `Proxy-Status` member of a failure (RFC 9209 section 2).

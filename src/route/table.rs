@@ -13,6 +13,8 @@ use std::collections::hash_map::Entry;
 #[derive(Debug)]
 pub struct RouteTable<T> {
     sites: Vec<PathTable<T>>,
+    /// Every host pattern and its site; the maps below lead here.
+    hosts: Vec<(Box<str>, usize)>,
     exact: HashMap<Box<str>, usize>,
     leading: Wildcards,
     trailing: Wildcards,
@@ -70,6 +72,7 @@ impl<T> RouteTable<T> {
         let mut owners: HashMap<String, usize> = HashMap::new();
         let mut table = Self {
             sites: Vec::with_capacity(sites.len()),
+            hosts: Vec::new(),
             exact: HashMap::new(),
             leading: Wildcards::default(),
             trailing: Wildcards::default(),
@@ -101,13 +104,18 @@ impl<T> RouteTable<T> {
     /// Finds the route of a request. `host` is as [`crate::types::HostName`] holds it: lower case, without a trailing
     /// dot or a port; `path` is the request's, without its query.
     pub fn find(&self, host: &str, path: &str) -> Match<'_, T> {
-        match self.site(host) {
+        match self.host(host) {
             None => Match::UnknownHost,
-            Some(site) => self.sites[site].find(path).map_or(Match::NoRoute, Match::Route),
+            Some(at) => self.sites[self.hosts[at].1].find(path).map_or(Match::NoRoute, Match::Route),
         }
     }
 
-    fn site(&self, host: &str) -> Option<usize> {
+    /// The host pattern by which [`Self::find`] takes `host`, as [`HostPattern`] writes it.
+    pub fn host_pattern(&self, host: &str) -> Option<&str> {
+        self.host(host).map(|at| &*self.hosts[at].0)
+    }
+
+    fn host(&self, host: &str) -> Option<usize> {
         // Each label that a wildcard's text can end at is tried, the longest text first. An empty label stands for
         // nothing: `*.b` takes neither `b` nor `.b`.
         let leading = || {
@@ -118,19 +126,21 @@ impl<T> RouteTable<T> {
             let dots = host.rmatch_indices('.').map(|(dot, _)| dot).filter(|dot| dot + 1 < host.len());
             dots.map(|dot| &host[..=dot]).find_map(|prefix| self.trailing.get(prefix))
         };
-        let regex = || self.regexes.iter().find(|(regex, _)| regex.is_match(host)).map(|(_, site)| *site);
+        let regex = || self.regexes.iter().find(|(regex, _)| regex.is_match(host)).map(|(_, at)| *at);
         self.exact.get(host).copied().or_else(leading).or_else(trailing).or_else(regex).or(self.any)
     }
 
     fn add_host(&mut self, host: HostPattern, site: usize) {
+        let at = self.hosts.len();
+        self.hosts.push((host.to_string().into(), site));
         match host {
             HostPattern::Exact(name) => {
-                self.exact.insert(name.as_str().into(), site);
+                self.exact.insert(name.as_str().into(), at);
             }
-            HostPattern::LeadingWildcard(suffix) => self.leading.insert(&suffix, site),
-            HostPattern::TrailingWildcard(prefix) => self.trailing.insert(&prefix, site),
-            HostPattern::Regex(regex) => self.regexes.push((regex, site)),
-            HostPattern::Any => self.any = Some(site),
+            HostPattern::LeadingWildcard(suffix) => self.leading.insert(&suffix, at),
+            HostPattern::TrailingWildcard(prefix) => self.trailing.insert(&prefix, at),
+            HostPattern::Regex(regex) => self.regexes.push((regex, at)),
+            HostPattern::Any => self.any = Some(at),
         }
     }
 }
@@ -138,20 +148,20 @@ impl<T> RouteTable<T> {
 /// The texts of one kind of wildcard, dot included.
 #[derive(Debug, Default)]
 struct Wildcards {
-    sites: HashMap<Box<str>, usize>,
+    hosts: HashMap<Box<str>, usize>,
     /// Length of the longest text: a longer part of a host need not be hashed, and a table without wildcards hashes
     /// nothing.
     longest: usize,
 }
 
 impl Wildcards {
-    fn insert(&mut self, text: &str, site: usize) {
+    fn insert(&mut self, text: &str, at: usize) {
         self.longest = self.longest.max(text.len());
-        self.sites.insert(text.into(), site);
+        self.hosts.insert(text.into(), at);
     }
 
     fn get(&self, text: &str) -> Option<usize> {
-        if text.len() > self.longest { None } else { self.sites.get(text).copied() }
+        if text.len() > self.longest { None } else { self.hosts.get(text).copied() }
     }
 }
 
@@ -219,6 +229,11 @@ mod tests {
             ("", "any"),
         ] {
             assert_eq!(table.find(host, "/x"), Match::Route(&expected), "{host}");
+        }
+        for (host, pattern) in
+            [("a.b.example.com", Some("*.example.com")), ("imgx.org", Some("~^img")), ("", Some("*"))]
+        {
+            assert_eq!(table.host_pattern(host), pattern, "{host}");
         }
     }
 

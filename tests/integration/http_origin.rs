@@ -100,7 +100,7 @@ async fn what_a_shared_cache_may_not_store_is_not_stored() {
     let nginx = Nginx::start(
         "location /no-store { add_header Cache-Control no-store; return 200 x; }
          location /private { add_header Cache-Control 'private, max-age=60'; return 200 x; }
-         location /cookie { add_header Cache-Control max-age=60; add_header Set-Cookie a=b; return 200 x; }
+         location /cookie { add_header Cache-Control max-age=60; add_header Set-Cookie session=b; return 200 x; }
          location /star { add_header Cache-Control max-age=60; add_header Vary '*'; return 200 x; }
          location /auth { add_header Cache-Control max-age=60; return 200 x; }",
     );

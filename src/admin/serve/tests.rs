@@ -1,6 +1,7 @@
 //! The listener over real sockets.
 
-use crate::admin::{Address, Admin, Backend, Purge, PurgeFailure, PurgeReport, Readiness, Settings, bind};
+use crate::admin::{Address, Admin, Backend, Readiness, Settings, bind};
+use crate::cache::purge::{Failure, Order, Report, Scope};
 use crate::types::Secret;
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -13,7 +14,7 @@ use tokio::task::JoinHandle;
 #[derive(Default)]
 struct Fake {
     not_ready: Mutex<Option<String>>,
-    purges: Mutex<Vec<Purge>>,
+    purges: Mutex<Vec<Order>>,
     begun: Notify,
     go_on: Notify,
 }
@@ -28,16 +29,13 @@ impl Backend for Fake {
         b"selvedge_purges_total 1\n".to_vec()
     }
 
-    async fn purge(&self, request: Purge) -> Result<PurgeReport, PurgeFailure> {
-        let urls = match &request {
-            Purge::Urls(urls) => urls.clone(),
-            Purge::All => vec!["*".to_owned()],
-        };
-        match urls[0].as_str() {
+    async fn purge(&self, order: Order, _: String, _: String) -> Result<Report, Failure> {
+        match order.scopes[0].name() {
             "bad" => {
-                return Err(PurgeFailure::BadUrl { url: "bad".to_owned(), reason: "it has no scheme".to_owned() });
+                let reason = "it has no scheme".to_owned();
+                return Err(Failure::Bad { scope: order.scopes[0].clone(), reason });
             }
-            "down" => return Err(PurgeFailure::Unavailable("the disk is full".to_owned())),
+            "down" => return Err(Failure::Unavailable("the disk is full".to_owned())),
             "panic" => panic!("as asked"),
             "slow" => {
                 self.begun.notify_one();
@@ -45,8 +43,10 @@ impl Backend for Fake {
             }
             _ => {}
         }
-        self.purges.lock().push(request);
-        Ok(PurgeReport { results: urls.into_iter().map(|url| (url.clone(), !url.contains("none"))).collect() })
+        let found = |scope: &Scope| matches!(scope, Scope::Url(_)).then(|| !scope.name().contains("none"));
+        let results = order.scopes.iter().map(|scope| (scope.clone(), found(scope))).collect();
+        self.purges.lock().push(order);
+        Ok(Report { results })
     }
 }
 
@@ -136,9 +136,11 @@ async fn a_purge_reports_what_it_found() {
     let again = body(&admin.post(form, "url=https%3A%2F%2Fa%2F2").await);
     assert_eq!(again["results"][0]["url"], "https://a/2");
     assert_ne!(again["request_id"], value["request_id"]);
-    assert_eq!(body(&admin.post("", "{\"all\": true}").await)["purged"], 1);
+    let all = body(&admin.post("", "{\"all\": true, \"soft\": true}").await);
+    assert!(all["purged"].is_null() && all["soft"] == true, "{all}");
+    assert_eq!(all["results"], serde_json::json!([{ "all": "*", "found": null }]));
     let purges = admin.fake.purges.lock().clone();
-    assert!(matches!(&purges[..], [Purge::Urls(_), Purge::Urls(_), Purge::All]), "{purges:?}");
+    assert_eq!(purges.iter().map(|order| order.scopes.len()).collect::<Vec<_>>(), [2, 1, 1]);
     admin.end().await;
 }
 

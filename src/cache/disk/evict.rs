@@ -126,7 +126,9 @@ impl Store {
         let draft = match self.load(segment, generation, &live.entry) {
             Ok(draft) => draft,
             Err(error) => {
-                self.metrics.error(error.kind()).inc();
+                if error != ReadError::Gone {
+                    self.metrics.error(error.kind()).inc();
+                }
                 return false;
             }
         };
@@ -143,7 +145,8 @@ impl Store {
         }
     }
 
-    /// All of a record, every checksum verified: damage is not to be copied under a fresh checksum.
+    /// All of a record, every checksum verified: damage is not to be copied under a fresh checksum. What a purge by
+    /// scope concerns is `Gone`; the rest is known to be younger than every purge so far, and so those can be forgotten.
     fn load(&self, segment: u32, generation: u32, entry: &Entry) -> Result<Draft, ReadError> {
         let bytes = self.read_at_blocking(segment, entry.offset, entry.len)?;
         let seed = self.geometry.seed;
@@ -155,11 +158,15 @@ impl Store {
         if !record.rest_is_valid(&rest, seed) {
             return Err(ReadError::Checksum);
         }
-        let (sums, _) = record.split_rest(&rest);
+        let (sums, scopes, _) = record.split_rest(&rest);
+        let epoch = match record.kind {
+            Kind::Head => self.epochs.advance(record.epoch, &record.key.primary, &scopes).ok_or(ReadError::Gone)?,
+            Kind::Chunk => record.epoch,
+        };
         let body = &bytes[record.prefix_len()..record.prefix_len() + record.body_len as usize];
         let intact =
             body.chunks(super::format::BLOCK as usize).zip(&sums).all(|(block, sum)| block_sum(block, seed) == *sum);
-        intact.then(|| Draft::copy(&record, &bytes, seed)).ok_or(ReadError::Checksum)
+        intact.then(|| Draft::copy(&record, epoch, &bytes, seed)).ok_or(ReadError::Checksum)
     }
 
     /// No record on the disk, stale ones included, has a lower sequence than this.

@@ -102,6 +102,7 @@ fn flush_once(store: &Store) -> Result<bool, ()> {
     if let Some(state) = store.segment(segment) {
         if let Some(base_seq) = base_seq {
             state.base_seq.store(base_seq, Ordering::Release);
+            state.oldest_before.store(u64::MAX, Ordering::Release);
         }
         state.written.store(end, Ordering::Release);
     }

@@ -5,11 +5,13 @@ mod record;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 use super::{Hash128, Key};
+use crate::cache::epochs;
+use crate::cache::scope::Kind as Kinds;
 
 pub(super) use record::{Draft, DraftFields, Record};
 
 /// Version of the format; a store of another version is refused.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Records begin at multiples of this many bytes.
 pub(super) const ALIGN: u32 = 64;
 /// Body bytes under one checksum.
@@ -19,7 +21,7 @@ pub(super) const FRAME: u32 = 64;
 /// Bytes of one footer entry.
 pub(super) const ENTRY: u32 = 24;
 /// Bytes of a record's fixed header.
-pub(super) const RECORD_HEADER: usize = 88;
+pub(super) const RECORD_HEADER: usize = 96;
 /// Bytes of one copy of the superblock and of one purge log record.
 pub(super) const UNIT: usize = 64;
 
@@ -29,6 +31,10 @@ const FOOTER_MAGIC: u32 = 0x544f_4f31;
 const LOG_MAGIC: u32 = 0x474f_4c31;
 const PURGE_KEY_MAGIC: u32 = 0x5955_5031;
 const PURGE_ALL_MAGIC: u32 = 0x4c4c_4131;
+const PURGE_SCOPE_MAGIC: u32 = 0x5043_5331;
+const PURGE_FLOOR_MAGIC: u32 = 0x4f4c_4631;
+/// Marks a soft purge in a SCOPE record.
+const SOFT: u32 = 1;
 
 /// Sizes that follow from the settings and the superblock.
 #[derive(Clone, Copy, Debug)]
@@ -180,12 +186,21 @@ pub(super) struct Footer {
     pub generation: u32,
     pub count: u32,
     pub base_seq: u64,
+    /// The lowest epoch of a HEAD record; `u64::MAX` if there is none.
+    pub oldest: u64,
     end: u32,
     table_sum: u64,
 }
 
 /// A whole footer: the entries, then the fixed part. Belongs at the very end of the segment.
-pub(super) fn encode_footer(generation: u32, base_seq: u64, end: u32, entries: &[Entry], seed: u64) -> Vec<u8> {
+pub(super) fn encode_footer(
+    generation: u32,
+    base_seq: u64,
+    oldest: u64,
+    end: u32,
+    entries: &[Entry],
+    seed: u64,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(entries.len() * ENTRY as usize + FRAME as usize);
     for entry in entries {
         let kind = if entry.kind == Kind::Chunk { 1u32 << 31 } else { 0 };
@@ -201,6 +216,7 @@ pub(super) fn encode_footer(generation: u32, base_seq: u64, end: u32, entries: &
     put32(&mut frame, 20, end);
     put64(&mut frame, 24, base_seq);
     put64(&mut frame, 32, xxh3_64_with_seed(&out, seed));
+    put64(&mut frame, 40, oldest);
     seal(&mut frame, seed);
     out.extend_from_slice(&frame);
     out
@@ -218,6 +234,7 @@ impl Footer {
             end: get32(bytes, 20),
             base_seq: get64(bytes, 24),
             table_sum: get64(bytes, 32),
+            oldest: get64(bytes, 40),
         };
         let table = u64::from(footer.count) * u64::from(ENTRY);
         let fits = u64::from(footer.end) + table + u64::from(FRAME) <= u64::from(geometry.segment_size);
@@ -258,13 +275,23 @@ pub(super) enum PurgeScope {
     Key(Hash128),
     /// Everything.
     All,
+    /// What has this scope and an epoch below the record's sequence.
+    Scope(epochs::Record),
+    /// Purges of lower sequence are forgotten: what has a lower epoch counts as purged.
+    Floor,
 }
 
-/// Everything in `scope` that was written before `seq` is gone.
+/// Everything in `scope` that was written before `seq` is gone; of a SCOPE or FLOOR record, that was asked for before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct PurgeRecord {
     pub scope: PurgeScope,
     pub seq: u64,
+}
+
+impl From<epochs::Record> for PurgeRecord {
+    fn from(record: epochs::Record) -> Self {
+        Self { scope: PurgeScope::Scope(record), seq: record.seq }
+    }
 }
 
 impl PurgeRecord {
@@ -277,6 +304,14 @@ impl PurgeRecord {
                 put32(&mut out, 8, PURGE_KEY_MAGIC);
                 out[24..40].copy_from_slice(primary);
             }
+            PurgeScope::Scope(record) => {
+                put32(&mut out, 8, PURGE_SCOPE_MAGIC);
+                let soft = if record.soft_at.is_some() { SOFT } else { 0 };
+                put32(&mut out, 12, u32::from(record.kind.code()) << 8 | soft);
+                put64(&mut out, 24, record.scope);
+                put64(&mut out, 32, record.soft_at.unwrap_or(0));
+            }
+            PurgeScope::Floor => put32(&mut out, 8, PURGE_FLOOR_MAGIC),
         }
         seal(&mut out, seed);
         out
@@ -286,6 +321,13 @@ impl PurgeRecord {
         let scope = match get32(bytes, 8) {
             PURGE_ALL_MAGIC => PurgeScope::All,
             PURGE_KEY_MAGIC => PurgeScope::Key(get_hash(bytes, 24)),
+            PURGE_FLOOR_MAGIC => PurgeScope::Floor,
+            PURGE_SCOPE_MAGIC => {
+                let flags = get32(bytes, 12);
+                let kind = Kinds::EVERY.into_iter().find(|kind| u32::from(kind.code()) == flags >> 8)?;
+                let soft_at = (flags & SOFT != 0).then(|| get64(bytes, 32));
+                PurgeScope::Scope(epochs::Record { kind, scope: get64(bytes, 24), seq: get64(bytes, 16), soft_at })
+            }
             _ => return None,
         };
         sealed(bytes, seed).then(|| Self { scope, seq: get64(bytes, 16) })

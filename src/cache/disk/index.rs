@@ -122,6 +122,19 @@ impl Shard {
         Some(self.slots[at].location)
     }
 
+    /// Where the variants of a cache key are.
+    pub fn heads(&self, primary: u64) -> Vec<Location> {
+        let mut heads = Vec::new();
+        let mut at = self.bucket(primary);
+        while !self.slots[at].location.is_none() {
+            if self.slots[at].a == primary && self.slots[at].location.kind() == Kind::Head {
+                heads.push(self.slots[at].location);
+            }
+            at = (at + 1) & self.mask();
+        }
+        heads
+    }
+
     pub fn insert(&mut self, id: Id, location: Location) {
         if (self.used + 1) * 8 > self.slots.len() * 7 {
             self.grow();
@@ -163,9 +176,9 @@ impl Shard {
         }
     }
 
-    /// Removes every variant of a cache key and takes back the writes under way; how many there were.
-    pub fn purge(&mut self, primary: u64) -> usize {
-        let mut gone = 0;
+    /// Removes every variant of a cache key and takes back the writes under way; how many there were of each.
+    pub fn purge(&mut self, primary: u64) -> (usize, usize) {
+        let (mut gone, mut writes) = (0, 0);
         let mut at = self.bucket(primary);
         while !self.slots[at].location.is_none() {
             if self.slots[at].a == primary && self.slots[at].location.kind() == Kind::Head {
@@ -177,9 +190,9 @@ impl Shard {
             }
         }
         for ticket in self.tickets.iter().filter(|ticket| ticket.primary == primary) {
-            gone += usize::from(!ticket.purged.swap(true, Ordering::AcqRel));
+            writes += usize::from(!ticket.purged.swap(true, Ordering::AcqRel));
         }
-        gone
+        (gone, writes)
     }
 
     pub fn register(&mut self, ticket: Arc<Ticket>) {
@@ -347,7 +360,7 @@ mod tests {
                     Op::Purge(p) => {
                         let before = model.len();
                         model.retain(|(other, _), _| *other != p);
-                        prop_assert_eq!(shard.purge(id(p, 0).a), before - model.len());
+                        prop_assert_eq!(shard.purge(id(p, 0).a), (before - model.len(), 0));
                     }
                     Op::Hit(p, v) => {
                         let hit = shard.hit(id(p, v));

@@ -12,9 +12,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::PurgeError;
 use super::format::{PurgeRecord, PurgeScope, UNIT, log_header};
 use super::store::Store;
+use super::{Hash128, PurgeError};
+use crate::cache::epochs::MAX_RECORDS;
 
 /// The log's name in the tier's directory.
 pub(super) const LOG_NAME: &str = "purge.log";
@@ -157,7 +158,7 @@ impl LogFile {
 
     /// Leaves out what no record on the disk is old enough for.
     fn compact(&mut self, store: &Store) -> io::Result<()> {
-        let oldest = store.oldest_seq();
+        let oldest = Oldest { seq: store.oldest_seq(), epoch: store.oldest_epoch() };
         // The segments that held older records are overwritten on the disk too before their purges are forgotten.
         rustix::fs::fdatasync(&store.file)?;
         let loaded = Self::load(&self.directory, self.store_id, self.seed)?;
@@ -195,35 +196,94 @@ pub(super) fn run(store: &Arc<Store>, mut log: LogFile, requests: &Receiver<Requ
     }
 }
 
-/// The newest record of each key, if a stored record can be older than it.
-fn compacted(records: &[PurgeRecord], oldest: u64) -> Vec<PurgeRecord> {
-    let all = records.iter().filter(|record| record.scope == PurgeScope::All).map(|record| record.seq).max();
-    let floor = all.unwrap_or(0).max(oldest);
-    let mut newest: HashMap<_, u64> = HashMap::new();
+/// The lowest sequence and the lowest epoch of what is on the disk, stale records included.
+#[derive(Clone, Copy)]
+struct Oldest {
+    seq: u64,
+    epoch: u64,
+}
+
+/// The newest record of each key and scope, if a stored record can be older than it.
+fn compacted(records: &[PurgeRecord], oldest: Oldest) -> Vec<PurgeRecord> {
+    let last = |scope: PurgeScope| records.iter().filter(|r| r.scope == scope).map(|r| r.seq).max();
+    let all = last(PurgeScope::All);
+    let floor = all.unwrap_or(0).max(oldest.seq);
+    // What was asked for before a purge that is forgotten here, and arrives later, must not be taken for newer.
+    let newest = records.iter().map(|record| record.seq).max().unwrap_or(0);
+    let asked_floor = last(PurgeScope::Floor).unwrap_or(0).max(oldest.epoch.min(newest)).max(all.unwrap_or(0));
+    let mut keys: HashMap<Hash128, u64> = HashMap::new();
+    let mut scopes: HashMap<(u64, bool), PurgeRecord> = HashMap::new();
     for record in records {
-        if let PurgeScope::Key(primary) = record.scope
-            && record.seq > floor
-        {
-            let seq = newest.entry(primary).or_default();
-            *seq = record.seq.max(*seq);
+        match record.scope {
+            PurgeScope::Key(primary) if record.seq > floor => {
+                let seq = keys.entry(primary).or_default();
+                *seq = record.seq.max(*seq);
+            }
+            PurgeScope::Scope(scope) if record.seq > asked_floor => {
+                let kept = scopes.entry((scope.scope, scope.soft_at.is_some())).or_insert(*record);
+                if record.seq > kept.seq {
+                    *kept = *record;
+                }
+            }
+            PurgeScope::Key(_) | PurgeScope::All | PurgeScope::Scope(_) | PurgeScope::Floor => {}
         }
     }
-    let all = all.filter(|seq| *seq > oldest).map(|seq| PurgeRecord { scope: PurgeScope::All, seq });
-    let keys = newest.into_iter().map(|(primary, seq)| PurgeRecord { scope: PurgeScope::Key(primary), seq });
-    all.into_iter().chain(keys).collect()
+    let asked_floor = bounded(&mut scopes, asked_floor);
+    let all = all.filter(|seq| *seq > oldest.seq).map(|seq| PurgeRecord { scope: PurgeScope::All, seq });
+    let floor = (asked_floor > 0).then_some(PurgeRecord { scope: PurgeScope::Floor, seq: asked_floor });
+    let keys = keys.into_iter().map(|(primary, seq)| PurgeRecord { scope: PurgeScope::Key(primary), seq });
+    all.into_iter().chain(floor).chain(keys).chain(scopes.into_values()).collect()
+}
+
+/// Forgets the older half of too many; the floor.
+fn bounded(scopes: &mut HashMap<(u64, bool), PurgeRecord>, floor: u64) -> u64 {
+    if scopes.len() <= MAX_RECORDS {
+        return floor;
+    }
+    let mut all: Vec<u64> = scopes.values().map(|record| record.seq).collect();
+    let middle = all.len() / 2;
+    let floor = floor.max(*all.select_nth_unstable(middle).1);
+    scopes.retain(|_, record| record.seq > floor);
+    floor
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::epochs::Record;
+    use crate::cache::scope::Kind;
 
     #[test]
     fn compaction_keeps_the_newest_purge_that_still_matters() {
         let key = |n, seq| PurgeRecord { scope: PurgeScope::Key([n; 16]), seq };
         let all = |seq| PurgeRecord { scope: PurgeScope::All, seq };
-        assert_eq!(compacted(&[key(1, 5), key(1, 9), key(2, 3)], 4), [key(1, 9)]);
-        assert_eq!(compacted(&[key(1, 5), all(7), key(1, 9)], 4), [all(7), key(1, 9)]);
-        assert_eq!(compacted(&[key(1, 5), all(7)], 8), []);
+        let oldest = |seq, epoch| Oldest { seq, epoch };
+        assert_eq!(compacted(&[key(1, 5), key(1, 9), key(2, 3)], oldest(4, 0)), [key(1, 9)]);
+        assert_eq!(compacted(&[key(1, 5), all(7), key(1, 9)], oldest(4, 0)), [all(7), floor(7), key(1, 9)]);
+        assert_eq!(compacted(&[key(1, 5), all(7)], oldest(8, 0)), [floor(7)]);
+    }
+
+    fn floor(seq: u64) -> PurgeRecord {
+        PurgeRecord { scope: PurgeScope::Floor, seq }
+    }
+
+    #[test]
+    fn compaction_keeps_the_newest_purge_of_each_scope_and_says_what_it_forgot() {
+        let tag = |scope, seq, soft_at| PurgeRecord::from(Record { kind: Kind::Tag, scope, seq, soft_at });
+        let oldest = |epoch| Oldest { seq: 100, epoch };
+        let records = [tag(1, 5, None), tag(1, 9, None), tag(1, 8, Some(77)), tag(2, 3, None)];
+        let sorted = |mut records: Vec<PurgeRecord>| {
+            records.sort_by_key(|record| record.seq);
+            records
+        };
+        // The sequences of records say nothing of epochs.
+        assert_eq!(sorted(compacted(&records, oldest(0))), [tag(2, 3, None), tag(1, 8, Some(77)), tag(1, 9, None)]);
+        assert_eq!(sorted(compacted(&records, oldest(4))), [floor(4), tag(1, 8, Some(77)), tag(1, 9, None)]);
+        assert_eq!(compacted(&records, oldest(u64::MAX)), [floor(9)], "no higher than what was forgotten");
+        assert_eq!(compacted(&[floor(6), tag(1, 5, None)], oldest(0)), [floor(6)]);
+        for record in records {
+            assert_eq!(PurgeRecord::decode(&record.encode(3), 3), Some(record));
+        }
     }
 
     #[test]

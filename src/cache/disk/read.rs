@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::format::{BLOCK, Kind, RECORD_HEADER, Record, block_sum, chunk_id, head_id};
+use super::format::{BLOCK, Kind, RECORD_HEADER, Record, block_sum, chunk_id, head_id, primary_hash};
 use super::index::Location;
 use super::store::Store;
-use super::{Key, ReadError};
+use super::{Hash128, Key, ReadError};
+use crate::cache::epochs::{Mark, Standing};
 
 /// HEAD records up to this size are read whole, body included.
 const WHOLE: u32 = 128 << 10;
@@ -29,6 +30,7 @@ struct Inner {
     store: Arc<Store>,
     key: Key,
     meta: Bytes,
+    mark: Mark,
     head: Mutex<Arc<Body>>,
     /// The part of the body in the HEAD record, if it came with it.
     tail: Option<Bytes>,
@@ -56,6 +58,7 @@ pub(super) struct Head {
     pub record: Record,
     pub location: Location,
     pub meta: Bytes,
+    pub mark: Mark,
     body: Body,
     tail: Option<Bytes>,
 }
@@ -64,6 +67,11 @@ impl Object {
     /// What was passed to `commit` or `update_meta`.
     pub fn meta(&self) -> &Bytes {
         &self.inner.meta
+    }
+
+    /// What purges by scope compare.
+    pub fn mark(&self) -> &Mark {
+        &self.inner.mark
     }
 
     /// Bytes of the body.
@@ -163,10 +171,15 @@ impl Inner {
 }
 
 impl Store {
-    /// The object, or `None` if it is not here, incomplete or damaged.
+    /// The object, or `None` if it is not here, purged, incomplete or damaged.
     pub async fn get(self: &Arc<Self>, key: &Key) -> Option<Object> {
         let head = self.find_head(key).await?;
         let object = self.object(key, head);
+        let mark = object.mark();
+        if self.epochs.standing(mark.epoch, &key.primary, &mark.scopes) == Standing::Gone {
+            object.inner.drop_from_index();
+            return None;
+        }
         let seed = self.geometry.seed;
         let complete = (0..object.inner.chunks).all(|n| {
             let id = chunk_id(key, object.inner.write, n, seed);
@@ -178,6 +191,32 @@ impl Store {
         }
         self.metrics.hits.inc();
         Some(object)
+    }
+
+    /// Whether any variant of a key is stored that no purge has taken away.
+    pub async fn is_live(self: &Arc<Self>, primary: &Hash128) -> bool {
+        let a = primary_hash(primary, self.geometry.seed);
+        let heads = self.index.shard(a).heads(a);
+        if self.epochs.is_quiet() {
+            return !heads.is_empty();
+        }
+        for location in heads {
+            let Ok(bytes) = self.read_at(location.segment(), location.offset(), location.len().min(FIRST)).await else {
+                continue;
+            };
+            let Some(record) = Record::decode(&bytes, &self.geometry).filter(|record| record.key.primary == *primary)
+            else {
+                continue;
+            };
+            if record.meta_at() > bytes.len() {
+                continue;
+            }
+            let (_, scopes, _) = record.split_rest(&bytes.slice(RECORD_HEADER..));
+            if self.epochs.standing(record.epoch, primary, &scopes) != Standing::Gone {
+                return true;
+            }
+        }
+        false
     }
 
     /// The HEAD record of a key; counts a hit. A damaged one is dropped and counted.
@@ -226,7 +265,8 @@ impl Store {
         if !record.rest_is_valid(&rest, self.geometry.seed) {
             return Err(ReadError::Checksum);
         }
-        let (sums, meta) = record.split_rest(&rest);
+        let (sums, scopes, meta) = record.split_rest(&rest);
+        let mark = Mark { epoch: record.epoch, scopes };
         let body = Body { location, generation, offset: offset + body_at as u32, len: record.body_len, sums };
         let end = body_at + record.body_len as usize;
         let tail = (bytes.len() >= end).then(|| bytes.slice(body_at..end));
@@ -237,7 +277,7 @@ impl Store {
         }
         // Small metadata is not to keep a large buffer alive.
         let meta = if tail.is_some() { meta } else { Bytes::copy_from_slice(&meta) };
-        Ok(Some(Head { record, location, meta, body, tail }))
+        Ok(Some(Head { record, location, meta, mark, body, tail }))
     }
 
     fn object(self: &Arc<Self>, key: &Key, head: Head) -> Object {
@@ -246,6 +286,7 @@ impl Store {
             store: Arc::clone(self),
             key: *key,
             meta: head.meta,
+            mark: head.mark,
             len: u64::from(head.record.number) * u64::from(chunk_size) + u64::from(head.body.len),
             head: Mutex::new(Arc::new(head.body)),
             tail: head.tail,
@@ -324,7 +365,7 @@ impl Store {
         if !record.rest_is_valid(&rest, self.geometry.seed) {
             return Err(ReadError::Checksum);
         }
-        let (sums, _) = record.split_rest(&rest);
+        let (sums, _, _) = record.split_rest(&rest);
         Ok(Body { location, generation, offset: offset + prefix, len: record.body_len, sums })
     }
 

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::mpsc::Receiver;
 
@@ -19,6 +20,7 @@ use super::index::{Index, Location};
 use super::purge_log::{LOG_NAME, LogFile, NEW_LOG_NAME, PRIVATE, PurgeLog, Request};
 use super::store::{Recovered, Segment};
 use super::{OpenError, Settings};
+use crate::cache::epochs::Epochs;
 
 const LOCK_NAME: &str = "lock";
 const SUPERBLOCK_NAME: &str = "superblock";
@@ -65,7 +67,7 @@ pub(super) fn open(settings: &Settings) -> Result<Opened, OpenError> {
 pub(super) fn entries(file: &File, geometry: &Geometry, segment: u32, generation: u32) -> Vec<Entry> {
     match read_footer(file, geometry, segment).filter(|(footer, _)| footer.generation == generation) {
         Some((_, entries)) => entries,
-        None => scan(file, geometry, segment, generation),
+        None => scan(file, geometry, segment, generation).0,
     }
 }
 
@@ -142,6 +144,8 @@ struct Used {
     segment: u32,
     generation: u32,
     entries: Vec<Entry>,
+    /// The lowest epoch of a HEAD record.
+    oldest: u64,
 }
 
 fn recover(path: &Path, geometry: Geometry, store_id: u64, lock: File) -> io::Result<Opened> {
@@ -177,9 +181,22 @@ fn recover(path: &Path, geometry: Geometry, store_id: u64, lock: File) -> io::Re
     let sealed = used.iter().map(|used| used.segment).collect();
     let (purge_log, requests) = PurgeLog::new();
     let next_generation = top_generation.saturating_add(1024);
-    let next_seq = next_seq + 1;
-    let found = Recovered { geometry, file, index, segments, free, sealed, next_generation, next_seq, purge_log };
+    let epochs = Arc::new(restored_epochs(next_seq + 1, &loaded.records));
+    let found = Recovered { geometry, file, index, segments, free, sealed, next_generation, epochs, purge_log };
     Ok(Opened { lock, found, log, requests })
+}
+
+/// The purges by scope that the log holds.
+fn restored_epochs(next: u64, records: &[PurgeRecord]) -> Epochs {
+    let (mut floor, mut scopes) = (0, Vec::new());
+    for record in records {
+        match record.scope {
+            PurgeScope::All | PurgeScope::Floor => floor = record.seq.max(floor),
+            PurgeScope::Scope(scope) => scopes.push(scope),
+            PurgeScope::Key(_) => {}
+        }
+    }
+    Epochs::restored(next, floor, &scopes)
 }
 
 /// All segments with records, and the highest generation seen anywhere.
@@ -192,18 +209,18 @@ fn read_segments(file: &File, geometry: &Geometry) -> (Vec<Used>, u32) {
         let footer = read_footer(file, geometry, segment);
         let sealed = footer.as_ref().map(|(footer, _)| footer.generation);
         top = top.max(opened.unwrap_or(0)).max(sealed.unwrap_or(0));
-        let (generation, entries) = match (opened, footer) {
+        let (generation, entries, oldest) = match (opened, footer) {
             // A header newer than the footer: the segment was begun anew and not sealed.
             (Some(opened), footer) if footer.as_ref().is_none_or(|(footer, _)| footer.generation < opened) => {
-                let entries = scan(file, geometry, segment, opened);
-                seal(file, geometry, segment, opened, &entries);
-                (opened, entries)
+                let (entries, oldest) = scan(file, geometry, segment, opened);
+                seal(file, geometry, segment, opened, &entries, oldest);
+                (opened, entries, oldest)
             }
-            (_, Some((footer, entries))) => (footer.generation, entries),
+            (_, Some((footer, entries))) => (footer.generation, entries, footer.oldest),
             (_, None) => continue,
         };
         if !entries.is_empty() {
-            used.push(Used { segment, generation, entries });
+            used.push(Used { segment, generation, entries, oldest });
         }
     }
     (used, top)
@@ -222,23 +239,26 @@ fn read_footer(file: &File, geometry: &Geometry, segment: u32) -> Option<(Footer
 }
 
 /// Walks the records from the start to the first that is not one. It never looks for a later one: what lies there may
-/// be a body that imitates records.
-fn scan(file: &File, geometry: &Geometry, segment: u32, generation: u32) -> Vec<Entry> {
+/// be a body that imitates records. With them the lowest epoch of a HEAD.
+fn scan(file: &File, geometry: &Geometry, segment: u32, generation: u32) -> (Vec<Entry>, u64) {
     let start = geometry.start(segment);
     let mut header = [0; RECORD_HEADER];
     let mut entries: Vec<Entry> = Vec::new();
-    let mut offset = FRAME;
+    let (mut offset, mut oldest) = (FRAME, u64::MAX);
     loop {
         let table = (entries.len() as u32 + 1) * ENTRY + FRAME;
         if file.read_exact_at(&mut header, start + u64::from(offset)).is_err() {
-            return entries;
+            return (entries, oldest);
         }
-        let Some(record) = Record::decode(&header, geometry) else { return entries };
+        let Some(record) = Record::decode(&header, geometry) else { return (entries, oldest) };
         let len = record.total_len();
         let fits = u64::from(offset) + u64::from(len) + u64::from(table) <= u64::from(geometry.segment_size);
         let follows = entries.last().is_none_or(|last| last.seq < record.seq);
         if !fits || !follows || record.generation != generation {
-            return entries;
+            return (entries, oldest);
+        }
+        if record.kind == Kind::Head {
+            oldest = oldest.min(record.epoch);
         }
         entries.push(Entry { id: record.id(geometry.seed), kind: record.kind, offset, len, seq: record.seq });
         offset += len;
@@ -246,9 +266,9 @@ fn scan(file: &File, geometry: &Geometry, segment: u32, generation: u32) -> Vec<
 }
 
 /// Writes the footer that a crash prevented. Without it the next start scans again.
-fn seal(file: &File, geometry: &Geometry, segment: u32, generation: u32, entries: &[Entry]) {
+fn seal(file: &File, geometry: &Geometry, segment: u32, generation: u32, entries: &[Entry], oldest: u64) {
     let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
-    let footer = format::encode_footer(generation, first.seq, last.offset + last.len, entries, geometry.seed);
+    let footer = format::encode_footer(generation, first.seq, oldest, last.offset + last.len, entries, geometry.seed);
     if let Err(error) = file.write_all_at(&footer, geometry.start(segment + 1) - footer.len() as u64) {
         tracing::warn!(%error, segment, "a recovered segment could not be sealed");
     }
@@ -261,6 +281,8 @@ fn fill_index(index: &Index, used: &[Used], purges: &[PurgeRecord], geometry: &G
     for purge in purges {
         match &purge.scope {
             PurgeScope::All => all = purge.seq.max(all),
+            // Look-ups compare with these.
+            PurgeScope::Scope(_) | PurgeScope::Floor => {}
             PurgeScope::Key(primary) => {
                 let seq = keys.entry(format::primary_hash(primary, geometry.seed)).or_default();
                 *seq = purge.seq.max(*seq);
@@ -284,6 +306,8 @@ fn segment_states(geometry: &Geometry, used: &[Used]) -> Box<[Segment]> {
             generation: AtomicU32::new(0),
             written: AtomicU32::new(0),
             base_seq: AtomicU64::new(u64::MAX),
+            oldest: AtomicU64::new(u64::MAX),
+            oldest_before: AtomicU64::new(u64::MAX),
         })
         .collect();
     for used in used {
@@ -291,6 +315,8 @@ fn segment_states(geometry: &Geometry, used: &[Used]) -> Box<[Segment]> {
             generation: AtomicU32::new(used.generation),
             written: AtomicU32::new(geometry.segment_size),
             base_seq: AtomicU64::new(used.entries.first().map_or(u64::MAX, |entry| entry.seq)),
+            oldest: AtomicU64::new(used.oldest),
+            oldest_before: AtomicU64::new(u64::MAX),
         };
     }
     states.into_boxed_slice()

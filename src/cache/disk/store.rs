@@ -17,6 +17,7 @@ use super::format::{self, Draft, ENTRY, Entry, FRAME, Geometry, Id, Kind};
 use super::index::{Index, Location};
 use super::purge_log::PurgeLog;
 use super::{ReadError, WriteError};
+use crate::cache::epochs::Epochs;
 use crate::metrics::TierMetrics;
 
 /// KiB of records that wait to be written, over all writers.
@@ -54,6 +55,19 @@ pub(super) struct Segment {
     pub written: AtomicU32,
     /// No record in it, stale ones included, has a lower sequence; `u64::MAX` while it has none.
     pub base_seq: AtomicU64,
+    /// The lowest epoch of a HEAD record of the present use; `u64::MAX` while there is none.
+    pub oldest: AtomicU64,
+    /// The same of uses before, until the header of the present one is written.
+    pub oldest_before: AtomicU64,
+}
+
+impl Segment {
+    /// No HEAD record in it, stale ones included, has a lower epoch.
+    fn oldest(&self) -> u64 {
+        // In this order: a new use moves the one into the other before it begins anew.
+        let oldest = self.oldest.load(Ordering::Acquire);
+        oldest.min(self.oldest_before.load(Ordering::Acquire))
+    }
 }
 
 /// A record, header or footer that has its place and waits to be written.
@@ -76,6 +90,8 @@ pub(super) struct OpenSegment {
     pub position: u32,
     pub base_seq: u64,
     pub entries: Vec<Entry>,
+    /// The lowest epoch of a HEAD record.
+    pub oldest: u64,
 }
 
 /// The end of the log: gives records their places, in order.
@@ -109,7 +125,7 @@ pub(super) struct Store {
     /// Wakes writers that wait for a free segment.
     pub room: Notify,
     pub queue: Semaphore,
-    seq: AtomicU64,
+    pub epochs: Arc<Epochs>,
     service: AtomicU8,
     pub purge_log: PurgeLog,
     pub metrics: TierMetrics,
@@ -125,7 +141,7 @@ pub(super) struct Recovered {
     pub free: VecDeque<u32>,
     pub sealed: VecDeque<u32>,
     pub next_generation: u32,
-    pub next_seq: u64,
+    pub epochs: Arc<Epochs>,
     pub purge_log: PurgeLog,
 }
 
@@ -150,7 +166,7 @@ impl Store {
             work: Condvar::new(),
             room: Notify::new(),
             queue: Semaphore::new(QUEUE_KIB as usize),
-            seq: AtomicU64::new(found.next_seq),
+            epochs: found.epochs,
             service: AtomicU8::new(Service::Open as u8),
             purge_log: found.purge_log,
             metrics,
@@ -159,7 +175,7 @@ impl Store {
     }
 
     pub fn next_seq(&self) -> u64 {
-        self.seq.fetch_add(1, Ordering::AcqRel)
+        self.epochs.next()
     }
 
     pub fn service(&self) -> Service {
@@ -251,6 +267,12 @@ impl Store {
         let (segment, generation, offset, len) = (open.segment, open.generation, open.position, draft.len());
         let location = Location::new(draft.kind, segment, offset, len);
         open.position += len;
+        if draft.kind == Kind::Head {
+            open.oldest = open.oldest.min(draft.epoch);
+            if let Some(state) = self.segment(segment) {
+                state.oldest.fetch_min(draft.epoch, Ordering::AcqRel);
+            }
+        }
         open.entries.push(Entry { id: draft.id, kind: draft.kind, offset, len, seq });
         let slot = Some((draft.id, location));
         let parts = draft.finish(generation, seq, self.geometry.seed);
@@ -264,7 +286,7 @@ impl Store {
             let table = (open.entries.len() as u64 + 1) * u64::from(ENTRY) + u64::from(FRAME);
             let fits = u64::from(open.position) + u64::from(len) + table <= u64::from(self.geometry.segment_size);
             // Footers hold sequences as 32-bit distances.
-            let counts = self.seq.load(Ordering::Acquire) - open.base_seq < u64::from(u32::MAX / 2);
+            let counts = self.epochs.sequence() - open.base_seq < u64::from(u32::MAX / 2);
             if fits && counts {
                 return true;
             }
@@ -277,14 +299,18 @@ impl Store {
         let Some(segment) = appender.free.pop_front() else { return false };
         let generation = appender.next_generation;
         appender.next_generation += 1;
-        let base_seq = self.seq.load(Ordering::Acquire);
+        let base_seq = self.epochs.sequence();
         if let Some(state) = self.segment(segment) {
             state.base_seq.fetch_min(base_seq, Ordering::AcqRel);
+            state.oldest_before.fetch_min(state.oldest.load(Ordering::Acquire), Ordering::AcqRel);
+            state.oldest.store(u64::MAX, Ordering::Release);
             state.written.store(0, Ordering::Release);
             state.generation.store(generation, Ordering::Release);
         }
         let header = Bytes::copy_from_slice(&format::segment_header(generation, self.geometry.seed));
-        appender.open = Some(OpenSegment { segment, generation, position: FRAME, base_seq, entries: Vec::new() });
+        let oldest = u64::MAX;
+        appender.open =
+            Some(OpenSegment { segment, generation, position: FRAME, base_seq, entries: Vec::new(), oldest });
         let parts = vec![header];
         let base_seq = Some(base_seq);
         let header = Pending { segment, generation, offset: 0, len: FRAME, parts, slot: None, base_seq, permits: 0 };
@@ -295,8 +321,14 @@ impl Store {
     /// Ends the open segment with its footer.
     pub fn seal_open(&self, appender: &mut Appender) {
         let Some(open) = appender.open.take() else { return };
-        let footer =
-            format::encode_footer(open.generation, open.base_seq, open.position, &open.entries, self.geometry.seed);
+        let footer = format::encode_footer(
+            open.generation,
+            open.base_seq,
+            open.oldest,
+            open.position,
+            &open.entries,
+            self.geometry.seed,
+        );
         let len = footer.len() as u32;
         appender.sealed.push_back(open.segment);
         let pending = Pending {
@@ -396,6 +428,11 @@ impl Store {
             }
             Err(_) => false,
         }
+    }
+
+    /// No HEAD record on the disk, stale ones included, has a lower epoch than this; `u64::MAX` where there is none.
+    pub fn oldest_epoch(&self) -> u64 {
+        self.segments.iter().map(Segment::oldest).min().unwrap_or(u64::MAX)
     }
 
     /// Shows the totals to the metrics.

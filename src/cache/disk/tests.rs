@@ -34,13 +34,20 @@ pub(super) fn body(seed: u64, len: usize) -> Bytes {
     out.freeze()
 }
 
+impl DiskTier {
+    /// Of something that is asked for now and has no scopes.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { epoch: self.epochs().sequence(), scopes: Arc::default() }
+    }
+}
+
 pub(super) async fn put(tier: &Arc<DiskTier>, key: Key, meta: &[u8], body: &Bytes) {
     let mut writer = tier.writer(key).unwrap();
     for part in body.chunks(50_000) {
         writer.append(body.slice_ref(part)).await.unwrap();
     }
     assert_eq!(writer.written(), body.len() as u64);
-    writer.commit(meta).await.unwrap();
+    writer.commit(meta, &tier.mark()).await.unwrap();
 }
 
 pub(super) async fn read_all(object: &Object, max: usize) -> Result<Bytes, ReadError> {
@@ -142,12 +149,12 @@ async fn metadata_changes_and_the_body_stays() {
     let tier = open(&dir, 16);
     for size in [0, 10, 500_000] {
         put(&tier, key(1), b"old", &body(1, size)).await;
-        assert!(tier.update_meta(&key(1), b"newer and longer").await);
+        assert!(tier.update_meta(&key(1), b"newer and longer", &tier.mark()).await);
         assert_holds(&tier, key(1), b"newer and longer", &body(1, size)).await;
     }
-    assert!(!tier.update_meta(&key(2), b"x").await);
+    assert!(!tier.update_meta(&key(2), b"x", &tier.mark()).await);
     tier.purge(&key(1).primary).await.unwrap();
-    assert!(!tier.update_meta(&key(1), b"x").await);
+    assert!(!tier.update_meta(&key(1), b"x", &tier.mark()).await);
     drop(tier);
     assert!(open(&dir, 16).get(&key(1)).await.is_none());
 }
@@ -185,7 +192,7 @@ async fn readers_follow_a_writer() {
         }
         assert!(reader.read(written, 1).await.unwrap().is_empty());
     }
-    writer.commit(b"m").await.unwrap();
+    writer.commit(b"m", &tier.mark()).await.unwrap();
     assert!(whole.starts_with(&reader.read(0, 10).await.unwrap()));
     let end = reader.read(999_990, 100).await.unwrap();
     assert!(whole.ends_with(&end) && end.len() == 10);
@@ -204,7 +211,7 @@ async fn a_write_begun_before_a_purge_never_becomes_visible() {
             assert!(tier.purge(&key(1).primary).await.unwrap());
         }
         assert_eq!(writer.append(body(1, 10)).await, Err(WriteError::Purged));
-        assert_eq!(writer.commit(b"m").await, Err(WriteError::Purged));
+        assert_eq!(writer.commit(b"m", &tier.mark()).await, Err(WriteError::Purged));
         assert!(tier.get(&key(1)).await.is_none());
     }
     put(&tier, key(1), b"after", &body(2, 10)).await;
@@ -221,7 +228,8 @@ async fn a_purge_in_the_middle_of_a_commit_wins() {
     let queue = &tier.store.queue;
     let all = queue.acquire_many(queue.available_permits() as u32).await.unwrap();
     // The commit is polled first and waits for room in the queue.
-    let (committed, ()) = tokio::join!(biased; writer.commit(b"m"), async {
+    let mark = tier.mark();
+    let (committed, ()) = tokio::join!(biased; writer.commit(b"m", &mark), async {
         assert!(tier.purge(&key(1).primary).await.unwrap());
         drop(all);
     });
@@ -240,7 +248,7 @@ async fn purges_race_with_writers_and_win() {
             begun.store(n, std::sync::atomic::Ordering::SeqCst);
             let mut writer = tier.writer(key(1)).unwrap();
             writer.append(body(n, 2000)).await.unwrap_or_default();
-            let _ = writer.commit(&n.to_le_bytes()).await;
+            let _ = writer.commit(&n.to_le_bytes(), &tier.mark()).await;
             tokio::task::yield_now().await;
         }
     };
@@ -319,7 +327,7 @@ async fn what_cannot_be_stored_is_refused() {
     let tier = open(&dir, 4);
     put(&tier, key(1), b"old", &body(1, 10)).await;
     let writer = tier.writer(key(1)).unwrap();
-    assert_eq!(writer.commit(&vec![0; 300_000]).await, Err(WriteError::TooLarge));
+    assert_eq!(writer.commit(&vec![0; 300_000], &tier.mark()).await, Err(WriteError::TooLarge));
     assert!(!tier.contains(&key(1)), "the one it was to replace is out of date");
     let mut writer = tier.writer(key(1)).unwrap();
     let mut outcome = Ok(());
@@ -352,7 +360,7 @@ async fn a_disk_that_fails_takes_the_tier_out_of_service_and_nothing_else() {
     let tier = Arc::new(DiskTier { store, threads: Mutex::new(vec![thread]), _lock: opened.lock });
     let mut writer = tier.writer(key(2)).unwrap();
     writer.append(body(2, 1000)).await.unwrap();
-    writer.commit(b"lost").await.unwrap();
+    writer.commit(b"lost", &tier.mark()).await.unwrap();
     let failed = async {
         while metrics.tier("disk").error("write").get() == 0 || tier.contains(&key(2)) {
             tokio::task::yield_now().await;

@@ -9,6 +9,7 @@ use super::format::{BLOCK, Draft, DraftFields, Id, Kind, block_sum, chunk_id, he
 use super::index::Ticket;
 use super::store::{PlaceError, Purpose, Store};
 use super::{Key, ReadError, WriteError};
+use crate::cache::epochs::Mark;
 
 /// A rewrite of metadata that keeps meeting changes is given up.
 const ATTEMPTS: usize = 3;
@@ -99,8 +100,8 @@ impl Writer {
     ///
     /// # Errors
     /// The object is not stored, nor any longer the one it was to replace.
-    pub async fn commit(mut self, meta: &[u8]) -> Result<(), WriteError> {
-        let done = self.write_head(meta).await;
+    pub async fn commit(mut self, meta: &[u8], mark: &Mark) -> Result<(), WriteError> {
+        let done = self.write_head(meta, mark).await;
         match &done {
             Ok(()) => self.is_done = true,
             Err(error) => self.refuse(*error),
@@ -125,6 +126,7 @@ impl Writer {
                 write: self.ticket.write,
                 number: partial.chunks,
                 sums: &partial.sums,
+                mark: &Mark::default(),
                 meta: &[],
                 body: partial.blocks.clone(),
             };
@@ -149,7 +151,7 @@ impl Writer {
         Ok(())
     }
 
-    async fn write_head(&self, meta: &[u8]) -> Result<(), WriteError> {
+    async fn write_head(&self, meta: &[u8], mark: &Mark) -> Result<(), WriteError> {
         let store = &*self.store;
         if self.ticket.is_purged() {
             return Err(WriteError::Purged);
@@ -166,6 +168,7 @@ impl Writer {
                 write: self.ticket.write,
                 number: partial.chunks,
                 sums: &partial.sums,
+                mark,
                 meta,
                 body: partial.blocks.clone(),
             };
@@ -288,7 +291,7 @@ impl Store {
     }
 
     /// Writes the HEAD record again with other metadata, if the object is still there.
-    pub async fn update_meta(self: &Arc<Self>, key: &Key, meta: &[u8]) -> Result<bool, WriteError> {
+    pub async fn update_meta(self: &Arc<Self>, key: &Key, meta: &[u8], mark: &Mark) -> Result<bool, WriteError> {
         if meta.len() > self.geometry.max_meta() {
             return Err(WriteError::TooLarge);
         }
@@ -300,7 +303,7 @@ impl Store {
             let body: Vec<Bytes> = blocks.map(|at| tail.slice(at..tail.len().min(at + BLOCK as usize))).collect();
             let sums: Vec<u64> = body.iter().map(|block| block_sum(block, self.geometry.seed)).collect();
             let (write, number) = (head.record.write, head.record.number);
-            let fields = DraftFields { kind: Kind::Head, key: *key, write, number, sums: &sums, meta, body };
+            let fields = DraftFields { kind: Kind::Head, key: *key, write, number, sums: &sums, mark, meta, body };
             let place = |draft: Draft, permits: usize| {
                 let mut shard = self.index.shard(id.a);
                 if !shard.get(id).is_some_and(|location| location.same(head.location)) {

@@ -15,6 +15,40 @@ const HEURISTIC_FRACTION: u32 = 10;
 /// … but not for longer than this.
 const HEURISTIC_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// What a freshness lifetime was taken from (RFC 9111 section 4.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifetimeSource {
+    /// `s-maxage`, of the field that counts for this cache.
+    SMaxage,
+    /// `max-age`, of the field that counts for this cache: a targeted one (RFC 9213) or `Cache-Control`.
+    MaxAge,
+    /// `Expires`.
+    Expires,
+    /// A part of the time since `Last-Modified` (section 4.2.2).
+    Heuristic,
+    /// `no-cache`: never fresh, whatever else it says.
+    NoCache,
+    /// Nothing: it is stored for its validator.
+    Nothing,
+    /// None of its fields gives the lifetime it is stored with: a rule or an earlier expiry does.
+    Override,
+}
+
+impl LifetimeSource {
+    /// A token for logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SMaxage => "s-maxage",
+            Self::MaxAge => "max-age",
+            Self::Expires => "expires",
+            Self::Heuristic => "heuristic",
+            Self::NoCache => "no-cache",
+            Self::Nothing => "none",
+            Self::Override => "override",
+        }
+    }
+}
+
 /// The times of a response about to be stored.
 pub(super) struct Times {
     /// When its age was 0.
@@ -25,6 +59,16 @@ pub(super) struct Times {
     pub stale_while_revalidate: u32,
     /// Seconds.
     pub stale_if_error: u32,
+    /// The response says how long it is fresh.
+    pub explicit: bool,
+}
+
+impl Times {
+    /// Shortens the time it may be used to what is given, counted from its arrival, and forbids stale answers.
+    pub fn cap(&mut self, now: SystemTime, most: Duration) {
+        self.fresh_until = now.checked_add(most).map_or(self.fresh_until, |end| self.fresh_until.min(end));
+        (self.stale_while_revalidate, self.stale_if_error) = (0, 0);
+    }
 }
 
 /// The current age of a stored response (section 4.2.3).
@@ -41,18 +85,35 @@ pub fn time_to_live(meta: &CacheMeta, now: SystemTime) -> i64 {
     }
 }
 
+/// The lifetime that a response is stored with, and what it comes from: [`lifetime`] of the stored head, unless the stored
+/// times say otherwise.
+pub fn stored_lifetime(meta: &CacheMeta) -> (Duration, LifetimeSource) {
+    let kept = meta.fresh_until().duration_since(meta.epoch()).unwrap_or_default();
+    let head = meta.response_header();
+    let cc = CacheControl::of_response(&head.headers);
+    let (told, source) = match lifetime(head, &cc, meta.updated()) {
+        _ if cc.no_cache => (Duration::ZERO, LifetimeSource::NoCache),
+        Some(found) => found,
+        None => (Duration::ZERO, LifetimeSource::Nothing),
+    };
+    let agree = kept.abs_diff(told) <= Duration::from_secs(1);
+    (kept, if agree { source } else { LifetimeSource::Override })
+}
+
 /// Whether the response lets a shared cache reuse it stale at all (section 4.2.4).
 pub(super) fn stale_allowed(headers: &HeaderMap) -> bool {
-    let cc = CacheControl::of(headers);
+    let cc = CacheControl::of_response(headers);
     !(cc.must_revalidate || cc.proxy_revalidate || cc.s_maxage.is_some() || cc.no_cache)
 }
 
 /// Works out the times; `None` where neither a lifetime nor a validator makes it worth storing.
-pub(super) fn times(response: &Parts, cc: &CacheControl, now: SystemTime) -> Option<Times> {
+///
+/// `grace` is the `stale-if-error` of a response that has none; a stored server error has no use for it.
+pub(super) fn times(response: &Parts, cc: &CacheControl, now: SystemTime, grace: u32) -> Option<Times> {
     let headers = &response.headers;
     let epoch = now.checked_sub(initial_age(headers, now))?;
     let lifetime = match lifetime(response, cc, now) {
-        Some(lifetime) => lifetime,
+        Some((lifetime, _)) => lifetime,
         // Stale from the first moment, but a validation may spare the content.
         None if heuristic_status(response) && has_validator(headers) => Duration::ZERO,
         None => return None,
@@ -62,40 +123,44 @@ pub(super) fn times(response: &Parts, cc: &CacheControl, now: SystemTime) -> Opt
     let fresh_until =
         if never_fresh { epoch.checked_sub(Duration::from_secs(1))? } else { epoch.checked_add(lifetime)? };
     let stale = stale_allowed(headers);
+    let grace = if response.status.as_u16() < 500 { grace } else { 0 };
     Some(Times {
         epoch,
         fresh_until,
         stale_while_revalidate: if stale { cc.stale_while_revalidate.unwrap_or(0) } else { 0 },
-        stale_if_error: if stale { cc.stale_if_error.unwrap_or(0) } else { 0 },
+        stale_if_error: if stale { cc.stale_if_error.unwrap_or(grace) } else { 0 },
+        explicit: cc.s_maxage.or(cc.max_age).is_some() || (!cc.targeted && headers.contains_key(EXPIRES)),
     })
 }
 
 /// The freshness lifetime by section 4.2.1's precedence, then by heuristic (section 4.2.2).
-fn lifetime(response: &Parts, cc: &CacheControl, now: SystemTime) -> Option<Duration> {
+fn lifetime(response: &Parts, cc: &CacheControl, now: SystemTime) -> Option<(Duration, LifetimeSource)> {
     let headers = &response.headers;
     if let Some(seconds) = cc.s_maxage.or(cc.max_age) {
-        return Some(Duration::from_secs(seconds.into()));
+        let source = if cc.s_maxage.is_some() { LifetimeSource::SMaxage } else { LifetimeSource::MaxAge };
+        return Some((Duration::from_secs(seconds.into()), source));
     }
     let date = date::single(headers, &DATE).unwrap_or(now);
-    if headers.contains_key(EXPIRES) {
+    if !cc.targeted && headers.contains_key(EXPIRES) {
         // What is no date, or is repeated, is in the past (section 5.3).
         let expires = date::single(headers, &EXPIRES);
-        return Some(expires.and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default());
+        let lifetime = expires.and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default();
+        return Some((lifetime, LifetimeSource::Expires));
     }
     if cc.no_cache {
-        return Some(Duration::ZERO);
+        return Some((Duration::ZERO, LifetimeSource::NoCache));
     }
     if !heuristic_status(response) && !cc.public {
         return None;
     }
     let modified = date::single(headers, &LAST_MODIFIED)?;
     let unchanged = date.duration_since(modified).ok()?;
-    Some((unchanged / HEURISTIC_FRACTION).min(HEURISTIC_MAX))
+    Some(((unchanged / HEURISTIC_FRACTION).min(HEURISTIC_MAX), LifetimeSource::Heuristic))
 }
 
 /// Statuses that are cacheable by heuristic (RFC 9110 section 15.1), of those that are stored.
 fn heuristic_status(response: &Parts) -> bool {
-    matches!(response.status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 501)
+    matches!(response.status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
 fn has_validator(headers: &HeaderMap) -> bool {

@@ -2,18 +2,38 @@
 
 use aws_lc_rs::digest;
 use http::HeaderMap;
-use http::header::{ACCEPT_ENCODING, HeaderName, VARY};
+use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, HeaderName, VARY};
 
 use crate::cache::disk::Hash128;
 
 /// Codings the edge tells apart; others do not select between stored responses.
 const CODINGS: [&str; 4] = ["gzip", "br", "zstd", "identity"];
 
+/// The language that the responses of one target are told apart by: that of the one stored first. It has to be the same
+/// for all of them, in look-up and store alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Family {
+    language: Option<String>,
+}
+
+/// The family that a response found first, or stored first, begins: its `Content-Language`, if that is one language and
+/// `Accept-Language` selects.
+pub fn family(response: &HeaderMap) -> Family {
+    let mut values = response.get_all(CONTENT_LANGUAGE).iter();
+    let language = match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok().map(|tag| tag.trim().to_ascii_lowercase()),
+        _ => None,
+    };
+    Family { language: language.filter(|tag| !tag.is_empty() && !tag.contains(',')) }
+}
+
 /// A hash of the request's fields that the response's `Vary` names; `None` without a `Vary`.
 ///
 /// The same request and the same set of names give the same hash whatever their order and case, how a list is spread
-/// over field lines, and how `Accept-Encoding` is worded. It is cryptographic, for a client chooses what goes into it.
-pub fn variance(response: &HeaderMap, request: &HeaderMap) -> Option<Hash128> {
+/// over field lines, and how `Accept-Encoding` or `Accept-Language` is worded. Requests that like the family's language
+/// best share a hash, whatever else they would put up with. The hash is cryptographic, for a client chooses what goes
+/// into it.
+pub fn variance(response: &HeaderMap, request: &HeaderMap, family: &Family) -> Option<Hash128> {
     let names = names(response);
     if names.is_empty() {
         return None;
@@ -21,7 +41,7 @@ pub fn variance(response: &HeaderMap, request: &HeaderMap) -> Option<Hash128> {
     let mut framed = Vec::with_capacity(64);
     for name in &names {
         push(&mut framed, name.as_bytes());
-        match selecting(name, request) {
+        match selecting(name, request, family) {
             Some(value) => {
                 framed.push(1);
                 push(&mut framed, &value);
@@ -39,12 +59,17 @@ pub(super) fn has_star(response: &HeaderMap) -> bool {
     members(response).any(|name| name == b"*")
 }
 
+/// Whether cookies are among what selects the response.
+pub(super) fn names_cookie(response: &HeaderMap) -> bool {
+    members(response).any(|name| name.eq_ignore_ascii_case(b"cookie"))
+}
+
 fn members(response: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     response.get_all(VARY).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-/// Lower-cased, sorted, each once.
-fn names(response: &HeaderMap) -> Vec<String> {
+/// The fields that a response's `Vary` names: lower-cased, sorted, each once.
+pub fn names(response: &HeaderMap) -> Vec<String> {
     let mut names: Vec<String> = members(response)
         .filter(|name| !name.is_empty())
         .map(|name| String::from_utf8_lossy(name).to_ascii_lowercase())
@@ -54,17 +79,70 @@ fn names(response: &HeaderMap) -> Vec<String> {
     names
 }
 
-fn selecting(name: &str, request: &HeaderMap) -> Option<Vec<u8>> {
+fn selecting(name: &str, request: &HeaderMap, family: &Family) -> Option<Vec<u8>> {
     let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
     if !request.contains_key(&name) {
         return None;
     }
-    let lines = request.get_all(&name).iter().map(|value| value.as_bytes());
+    let lines = || request.get_all(&name).iter().map(|value| value.as_bytes());
     if name == ACCEPT_ENCODING {
-        return Some(acceptable(lines));
+        return Some(acceptable(lines()));
     }
-    let members: Vec<&[u8]> = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii).collect();
+    if name == ACCEPT_LANGUAGE
+        && let Some(value) = languages(lines(), family)
+    {
+        return Some(value);
+    }
+    let members: Vec<&[u8]> =
+        lines().flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii).collect();
     Some(members.join(&b","[..]))
+}
+
+/// The languages a client takes (RFC 9110 section 12.5.4), by falling weight and then by name; of those that like the
+/// family's language best, that language alone. `None` for what is no such list.
+fn languages<'a>(lines: impl Iterator<Item = &'a [u8]>, family: &Family) -> Option<Vec<u8>> {
+    let mut ranges: Vec<(u16, String)> = Vec::new();
+    for member in lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii) {
+        if member.is_empty() {
+            continue;
+        }
+        let mut parts = std::str::from_utf8(member).ok()?.split(';').map(str::trim);
+        let range = parts.next()?.to_ascii_lowercase();
+        let valid = range.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') || range == "*";
+        let weight = match (parts.next(), parts.next()) {
+            (None, _) => 1000,
+            (Some(parameter), None) => weight(parameter)?,
+            _ => return None,
+        };
+        if !valid || range.is_empty() {
+            return None;
+        }
+        ranges.push((1000 - weight, range));
+    }
+    ranges.sort_unstable();
+    ranges.dedup();
+    let best = ranges.first()?.0;
+    if let Some(language) = &family.language
+        && best < 1000
+        && ranges.iter().any(|(weight, range)| *weight == best && range == language)
+    {
+        return Some(format!("={language}").into_bytes());
+    }
+    let worded: Vec<String> = ranges.iter().map(|(weight, range)| format!("{range};{weight}")).collect();
+    Some(worded.join(",").into_bytes())
+}
+
+/// The thousandths of a `q=` parameter (RFC 9110 section 12.4.2).
+fn weight(parameter: &str) -> Option<u16> {
+    let value = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="))?;
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
+    let digits = fraction.len() <= 3 && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let thousandths: u16 = format!("{fraction:0<3}").parse().ok().filter(|_| digits)?;
+    match whole {
+        "0" => Some(thousandths),
+        "1" if thousandths == 0 => Some(1000),
+        _ => None,
+    }
 }
 
 /// The codings that the client takes, one bit each (RFC 9110 section 12.5.3).
@@ -116,12 +194,12 @@ mod tests {
     }
 
     fn of(vary: &str, request: &[(&str, &str)]) -> Option<Hash128> {
-        variance(&map(&[("vary", vary)]), &map(request))
+        variance(&map(&[("vary", vary)]), &map(request), &Family::default())
     }
 
     #[test]
     fn without_vary_there_is_no_secondary_key() {
-        assert_eq!(variance(&HeaderMap::new(), &map(&[("accept", "a")])), None);
+        assert_eq!(variance(&HeaderMap::new(), &map(&[("accept", "a")]), &Family::default()), None);
         assert_eq!(of(" , ", &[("accept", "a")]), None);
         assert!(has_star(&map(&[("vary", "accept, *")])));
         assert!(!has_star(&map(&[("vary", "accept")])));
@@ -149,16 +227,39 @@ mod tests {
         assert_eq!(of(""), of("identity"));
     }
 
+    #[test]
+    fn accept_language_is_a_weighted_set() {
+        let of = |value: &str, content: &[(&str, &str)]| {
+            let response = map(&[("vary", "Accept-Language")]);
+            variance(&response, &map(&[("accept-language", value)]), &family(&map(content)))
+        };
+        let plain = |value: &str| of(value, &[]);
+        for same in ["de, en", "eN, De", " en ,   de", "en;q=1, de;q=1.000", "en,de,,en"] {
+            assert_eq!(plain(same), plain("en, de"), "{same}");
+        }
+        for other in ["en", "en, de;q=0.9", "en, de, fr", "en-GB, de", "en, de;q=2", "en, de;x=1", "en, de;q=0"] {
+            assert_ne!(plain(other), plain("en, de"), "{other}");
+        }
+        let german = [("content-language", "DE")];
+        for same in ["en, de", "fr;q=0.5, de;q=1.0", "de"] {
+            assert_eq!(of(same, &german), of("en, de", &german), "{same}");
+        }
+        for other in ["en, de;q=0.9", "de-AT", "en", "de;q=0", "*"] {
+            assert_ne!(of(other, &german), of("de", &german), "{other}");
+        }
+        assert_eq!(family(&map(&[("content-language", "de, en")])), Family::default());
+    }
+
     proptest! {
         #[test]
         fn look_up_and_store_agree_and_no_input_panics(
-            vary in "[ -~]{0,40}", name in "[a-z-]{1,8}", value in "[ -~]{0,40}",
+            vary in "[ -~]{0,40}", language in "[ -~]{0,10}", name in "[a-z-]{1,8}", value in "[ -~]{0,40}",
         ) {
-            let request = map(&[(&name, &value), ("accept-encoding", &value)]);
-            let response = map(&[("vary", &vary), ("vary", &name)]);
-            let key = variance(&response, &request);
+            let request = map(&[(&name, &value), ("accept-encoding", &value), ("accept-language", &value)]);
+            let response = map(&[("vary", &vary), ("vary", &name), ("content-language", &language)]);
+            let key = variance(&response, &request, &family(&response));
             prop_assert!(key.is_some());
-            prop_assert_eq!(key, variance(&response.clone(), &request.clone()));
+            prop_assert_eq!(key, variance(&response.clone(), &request.clone(), &family(&response)));
         }
 
         #[test]

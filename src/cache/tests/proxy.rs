@@ -43,7 +43,7 @@ impl ProxyHttp for Edge {
     }
 
     fn cache_vary_filter(&self, meta: &CacheMeta, _: &mut (), request: &RequestHeader) -> Option<disk::Hash128> {
-        policy::variance(meta.headers(), &request.headers)
+        policy::variance(meta.headers(), &request.headers, &policy::family(meta.headers()))
     }
 
     fn response_cache_filter(
@@ -52,7 +52,7 @@ impl ProxyHttp for Edge {
         response: &ResponseHeader,
         _: &mut (),
     ) -> pingora::Result<RespCacheable> {
-        let rules = ResponseRules { max_object: self.cache.max_object() };
+        let rules = ResponseRules { max_object: self.cache.max_object(), ..Default::default() };
         Ok(match policy::admits_response(session.req_header(), response, SystemTime::now(), &rules) {
             Ok(stored) => RespCacheable::Cacheable(stored.meta),
             Err(reason) => RespCacheable::Uncacheable(NoCacheReason::Custom(reason.as_str())),

@@ -122,6 +122,23 @@ fn everything_is_purged_over_the_unix_socket_that_the_file_names() {
 }
 
 #[test]
+fn every_scope_is_named_and_kept_softly_if_asked() {
+    let answer = r#"{"request_id":"r3","soft":true,"purged":null,"results":[{"url":"https://a/1","found":false},
+        {"prefix":"a/b","found":null},{"host":"c","found":null},{"tag":"d","found":null}]}"#;
+    let server = Server::tcp(200, answer);
+    let address = server.address.clone();
+    let args = ["--admin", &address, "--soft", "--tag", "d", "--host", "c", "--prefix", "a/b", "https://a/1"];
+    let (exit, out, err) = outcome(&args);
+    assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
+    let lines = "not stored  https://a/1\nstale       prefix a/b\nstale       host c\nstale       tag d\n";
+    assert_eq!(out, format!("{lines}whatever these cover is stale (request r3)\n"));
+    let sent = serde_json::json!(
+        { "urls": ["https://a/1"], "prefixes": ["a/b"], "hosts": ["c"], "tags": ["d"], "soft": true }
+    );
+    assert_eq!(server.seen().3, sent);
+}
+
+#[test]
 fn a_server_that_is_not_there_is_unavailable() {
     // Taken and given back, so that nothing listens there.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -184,6 +201,8 @@ fn what_to_purge_and_where_is_checked() {
     for wrong in [
         &[][..],
         &["--all", "https://a/"],
+        &["--all", "--tag", "x"],
+        &["--soft"],
         &["/style.css"],
         &["www.example.com/style.css"],
         &["ftp://a/b"],

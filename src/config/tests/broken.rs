@@ -3,13 +3,14 @@
 use super::{completed, found};
 
 mod origins;
+mod rules;
 
 /// (file, `line:column: message`, remedy). What a whole file needs besides is appended to each.
 pub(super) type Case = (&'static str, &'static str, &'static str);
 
 #[test]
 fn each_slip_is_named_with_its_place_and_remedy() {
-    for (file, message, remedy) in CASES.iter().chain(origins::CASES) {
+    for (file, message, remedy) in CASES.iter().chain(origins::CASES).chain(rules::CASES) {
         assert_eq!(found(&completed(file)), [format!("{message} | {remedy}")], "{file}");
     }
 }
@@ -75,7 +76,7 @@ workers = 4"#,
         r#"[cache]
 capacity = "1 GiB""#,
         "2:1: unknown key `capacity` in [cache]",
-        "remove it; the keys known here are `enabled`, `memory`, `disk`, `max_object`",
+        "remove it; the keys known here are `enabled`, `memory`, `disk`, `max_object`, `grace`",
     ),
     (
         r#"[runtime]

@@ -34,6 +34,9 @@ const STORE_FIELDS: &[HeaderName] = &[
 /// Prefixes of the same, by vendor; `x-amz-` is apart, for it has exceptions.
 const STORE_PREFIXES: &[&str] = &["x-minio-", "x-rgw-", "x-goog-", "x-ratelimit-"];
 
+/// A bucket's way to give an object tags to be purged by.
+const CACHE_TAG: &str = "x-amz-meta-cache-tag";
+
 /// Fields that describe an error document as an object of its own; under another's URL they would be wrong.
 const OBJECT_FIELDS: &[HeaderName] = &[
     header::ETAG,
@@ -127,7 +130,8 @@ impl S3Origin {
     fn is_about_the_store(&self, name: &HeaderName) -> bool {
         let text = name.as_str();
         if text.starts_with("x-amz-") {
-            return !self.allow_amz_headers.iter().any(|allowed| allowed == text);
+            // The cache wants it, and takes it off before clients see it.
+            return text != CACHE_TAG && !self.allow_amz_headers.iter().any(|allowed| allowed == text);
         }
         STORE_FIELDS.contains(name) || STORE_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
     }
@@ -290,6 +294,7 @@ mod tests {
             ("x-amz-id-2", "2"),
             ("x-amz-version-id", "3"),
             ("x-amz-meta-owner", "me"),
+            ("x-amz-meta-cache-tag", "for the cache"),
             ("x-minio-deployment-id", "4"),
         ] {
             response.append_header(name, value).unwrap();
@@ -308,7 +313,15 @@ mod tests {
         let origin = origin(|s| s.allow_amz_headers = vec!["x-amz-version-id".to_owned()]);
         let mut response = bucket_response();
         origin.clean_response(&mut response, &Attempt::Requested);
-        let expected = ["cache-control", "content-length", "content-type", "etag", "last-modified", "x-amz-version-id"];
+        let expected = [
+            "cache-control",
+            "content-length",
+            "content-type",
+            "etag",
+            "last-modified",
+            "x-amz-meta-cache-tag",
+            "x-amz-version-id",
+        ];
         assert_eq!(names(&response), expected);
         assert_eq!(response.status, StatusCode::OK);
     }
@@ -319,7 +332,7 @@ mod tests {
         let mut response = bucket_response();
         origin.clean_response(&mut response, &Attempt::ErrorDocument { status: 404 });
         assert_eq!(response.status, StatusCode::NOT_FOUND);
-        assert_eq!(names(&response), ["content-length", "content-type"]);
+        assert_eq!(names(&response), ["content-length", "content-type", "x-amz-meta-cache-tag"]);
         let mut fallback = bucket_response();
         origin.clean_response(&mut fallback, &Attempt::Fallback);
         assert_eq!(fallback.status, StatusCode::OK);

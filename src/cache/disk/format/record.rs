@@ -1,5 +1,8 @@
 //! Records: a fixed header, block checksums, metadata, body.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -8,6 +11,8 @@ use super::{
     sealed,
 };
 use crate::cache::disk::Key;
+use crate::cache::epochs::Mark;
+use crate::cache::scope::MAX_SCOPES;
 
 const HEAD_MAGIC: u32 = 0x4441_4531;
 const CHUNK_MAGIC: u32 = 0x4b4e_4831;
@@ -25,6 +30,10 @@ pub(in crate::cache::disk) struct Record {
     pub number: u32,
     pub meta_len: u32,
     pub body_len: u32,
+    /// How many scopes it has.
+    pub scopes: u32,
+    /// HEAD: no purge by scope up to this one concerns it. CHUNK: 0.
+    pub epoch: u64,
     rest_sum: u64,
 }
 
@@ -34,9 +43,14 @@ impl Record {
         self.body_len.div_ceil(BLOCK)
     }
 
-    /// Bytes before the body: header, block checksums, metadata.
+    /// Bytes before the body: header, block checksums, scopes, metadata.
     pub fn prefix_len(&self) -> usize {
-        RECORD_HEADER + self.blocks() as usize * 8 + self.meta_len as usize
+        self.meta_at() + self.meta_len as usize
+    }
+
+    /// Bytes before the metadata.
+    pub fn meta_at(&self) -> usize {
+        RECORD_HEADER + (self.blocks() + self.scopes) as usize * 8
     }
 
     /// All bytes, padding included. Both lengths are bounded by `decode`, so this cannot overflow.
@@ -63,7 +77,8 @@ impl Record {
             CHUNK_MAGIC => Kind::Chunk,
             _ => return None,
         };
-        let variant = match get32(bytes, 76) {
+        let flags = get32(bytes, 76);
+        let variant = match flags & 0xffff {
             0 => None,
             1 => Some(get_hash(bytes, 40)),
             _ => return None,
@@ -77,9 +92,14 @@ impl Record {
             number: get32(bytes, 64),
             meta_len: get32(bytes, 68),
             body_len: get32(bytes, 72),
+            scopes: flags >> 16,
+            epoch: get64(bytes, 88),
             rest_sum: get64(bytes, 80),
         };
-        (record.meta_len as usize <= geometry.max_meta() && record.body_len <= geometry.chunk()).then_some(record)
+        let fits = record.meta_len as usize <= geometry.max_meta()
+            && record.body_len <= geometry.chunk()
+            && record.scopes as usize <= MAX_SCOPES;
+        fits.then_some(record)
     }
 
     /// Whether checksum table and metadata are what was written; `rest` is what lies between header and body.
@@ -87,11 +107,11 @@ impl Record {
         xxh3_64_with_seed(rest, seed) == self.rest_sum
     }
 
-    /// The block checksums and the metadata in `rest`.
-    pub fn split_rest(&self, rest: &Bytes) -> (Box<[u64]>, Bytes) {
-        let table = self.blocks() as usize * 8;
-        let sums = rest[..table].chunks_exact(8).map(|raw| get64(raw, 0)).collect();
-        (sums, rest.slice(table..))
+    /// The block checksums, the scopes and the metadata in `rest`.
+    pub fn split_rest(&self, rest: &Bytes) -> (Box<[u64]>, Arc<[u64]>, Bytes) {
+        let (sums_end, scopes_end) = (self.blocks() as usize * 8, self.meta_at() - RECORD_HEADER);
+        let words = |range: Range<usize>| rest[range].chunks_exact(8).map(|raw| get64(raw, 0));
+        (words(0..sums_end).collect(), words(sums_end..scopes_end).collect(), rest.slice(scopes_end..))
     }
 }
 
@@ -100,6 +120,8 @@ impl Record {
 pub(in crate::cache::disk) struct Draft {
     pub id: Id,
     pub kind: Kind,
+    /// As in the record.
+    pub epoch: u64,
     prefix: BytesMut,
     body: Vec<Bytes>,
     len: u32,
@@ -112,6 +134,8 @@ pub(in crate::cache::disk) struct DraftFields<'a> {
     pub write: u64,
     pub number: u32,
     pub sums: &'a [u64],
+    /// Of a HEAD; default for a CHUNK.
+    pub mark: &'a Mark,
     pub meta: &'a [u8],
     pub body: Vec<Bytes>,
 }
@@ -119,19 +143,24 @@ pub(in crate::cache::disk) struct DraftFields<'a> {
 impl Draft {
     pub fn new(fields: DraftFields<'_>, seed: u64) -> Self {
         let body_len: usize = fields.body.iter().map(Bytes::len).sum();
-        let mut prefix = BytesMut::with_capacity(RECORD_HEADER + fields.sums.len() * 8 + fields.meta.len());
+        let scopes = &fields.mark.scopes[..fields.mark.scopes.len().min(MAX_SCOPES)];
+        let words = fields.sums.len() + scopes.len();
+        let mut prefix = BytesMut::with_capacity(RECORD_HEADER + words * 8 + fields.meta.len());
         prefix.resize(RECORD_HEADER, 0);
-        for sum in fields.sums {
-            prefix.extend_from_slice(&sum.to_le_bytes());
+        for word in fields.sums.iter().chain(scopes) {
+            prefix.extend_from_slice(&word.to_le_bytes());
         }
         prefix.extend_from_slice(fields.meta);
         let rest_sum = xxh3_64_with_seed(&prefix[RECORD_HEADER..], seed);
         put32(&mut prefix, 8, if fields.kind == Kind::Head { HEAD_MAGIC } else { CHUNK_MAGIC });
         prefix[24..40].copy_from_slice(&fields.key.primary);
+        let mut flags = (scopes.len() as u32) << 16;
         if let Some(variant) = &fields.key.variant {
             prefix[40..56].copy_from_slice(variant);
-            put32(&mut prefix, 76, 1);
+            flags |= 1;
         }
+        put32(&mut prefix, 76, flags);
+        put64(&mut prefix, 88, fields.mark.epoch);
         put64(&mut prefix, 56, fields.write);
         put32(&mut prefix, 64, fields.number);
         put32(&mut prefix, 68, fields.meta.len() as u32);
@@ -142,15 +171,16 @@ impl Draft {
             Kind::Chunk => chunk_id(&fields.key, fields.write, fields.number, seed),
         };
         let len = (prefix.len() + body_len).next_multiple_of(ALIGN as usize) as u32;
-        Self { id, kind: fields.kind, prefix, body: fields.body, len }
+        Self { id, kind: fields.kind, epoch: fields.mark.epoch, prefix, body: fields.body, len }
     }
 
-    /// A stored record that moves elsewhere; `bytes` is all of it.
-    pub fn copy(record: &Record, bytes: &Bytes, seed: u64) -> Self {
+    /// A stored record that moves elsewhere, with this epoch; `bytes` is all of it.
+    pub fn copy(record: &Record, epoch: u64, bytes: &Bytes, seed: u64) -> Self {
         let body_at = record.prefix_len();
         Self {
             id: record.id(seed),
             kind: record.kind,
+            epoch,
             prefix: BytesMut::from(&bytes[..body_at]),
             body: vec![bytes.slice(body_at..body_at + record.body_len as usize)],
             len: record.total_len(),
@@ -167,6 +197,7 @@ impl Draft {
         static ZEROS: [u8; ALIGN as usize] = [0; ALIGN as usize];
         put32(&mut self.prefix, 12, generation);
         put64(&mut self.prefix, 16, seq);
+        put64(&mut self.prefix, 88, self.epoch);
         seal(&mut self.prefix[..RECORD_HEADER], seed);
         let used = self.prefix.len() + self.body.iter().map(Bytes::len).sum::<usize>();
         let mut parts = Vec::with_capacity(self.body.len() + 2);

@@ -207,6 +207,9 @@ impl ProxyHttp for Phases {
 
     /// `only-if-cached` (RFC 9111 section 5.2.1.7): 504 rather than a request to the origin.
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
+        if wire::has_left(session) {
+            return Error::e_explain(ErrorType::ConnectionClosed, "the client has left").map_err(|e| e.into_down());
+        }
         // Validating in the background is for those who come later, not for the client that set it off.
         if ctx.demand.only_if_cached && !session.is_subrequest() {
             respond::write(session, ctx, &Answer::NotStored).await?;
@@ -505,7 +508,8 @@ impl ProxyHttp for Phases {
 
     /// The access event carries the error; a second line for each failed request would only flood the log.
     fn suppress_error_log(&self, _: &Session, ctx: &Self::CTX, error: &Error) -> bool {
-        s3::answered(error) || (self.0.log.enabled() && ctx.failure != Some(Failure::Internal))
+        let told = self.0.log.enabled() && ctx.failure != Some(Failure::Internal);
+        told || s3::answered(error) || ctx.failure == Some(Failure::ClientGone)
     }
 
     fn suppress_proxy_warn_log(

@@ -14,6 +14,7 @@ use super::context::RequestContext;
 use super::{CLIENT_WRITE_TIMEOUT, forward};
 use crate::field::{connection, date};
 use async_trait::async_trait;
+use futures::FutureExt;
 use h1::ClientWire;
 use http::header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{Response, StatusCode, Version};
@@ -121,6 +122,13 @@ pub fn own_date(session: &Session) {
 pub fn is_answered(session: &Session) -> bool {
     let head = session.response_written();
     head.is_some_and(|head| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS)
+}
+
+/// Whether an HTTP/2 client has reset the stream already. What it asked for is then nobody's business, least of all the
+/// origin's: a client that resets as fast as it asks would otherwise have every request forwarded.
+pub fn has_left(session: &mut Session) -> bool {
+    let session = session.as_downstream_mut();
+    session.is_custom() && session.read_body_or_idle(true).now_or_never().is_some()
 }
 
 /// Passes an interim response on to the client at once (RFC 9110 section 15.2), but to a client of HTTP/1.0.

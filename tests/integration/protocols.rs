@@ -249,3 +249,29 @@ async fn a_stale_response_to_http2_is_validated_in_the_background() {
     });
     assert!(!edge.log().contains("panicked"), "{}", edge.log());
 }
+
+#[tokio::test]
+async fn what_a_client_resets_at_once_is_not_asked_of_the_origin() {
+    let origin = Origin::start(|mut stream: TcpStream, _| async move {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        Some(stream)
+    })
+    .await;
+    let edge = Edge::start(&config(&one_origin(origin.address)));
+    let stream = TcpStream::connect(edge.http).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let mut client = client.ready().await.unwrap();
+    // Nothing is written before the connection is polled: each request and its reset arrive together.
+    for n in 0..10 {
+        let request = Request::get(format!("http://{}/{n}", edge.http)).body(()).unwrap();
+        let (response, mut send) = client.send_request(request, true).unwrap();
+        send.send_reset(h2::Reason::CANCEL);
+        drop(response);
+    }
+    tokio::spawn(connection);
+    let request = Request::get(format!("http://{}/last", edge.http)).body(()).unwrap();
+    let mut client = client.ready().await.unwrap();
+    let (response, _) = client.send_request(request, true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 200);
+    assert_eq!(origin.count(), 1, "only the last");
+}

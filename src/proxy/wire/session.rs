@@ -39,6 +39,8 @@ const FORBIDDEN: [HeaderName; 5] = [
 pub struct H2Session {
     request: RequestHeader,
     request_body: RecvStream,
+    /// The stream ended with the request's head. A reset does not make it one with content.
+    bodiless: bool,
     respond: SendResponse<Bytes>,
     response_body: Option<SendStream<Bytes>>,
     written: Option<Box<ResponseHeader>>,
@@ -62,6 +64,7 @@ impl H2Session {
         digest: Arc<Digest>,
     ) -> Self {
         Self {
+            bodiless: request_body.is_end_stream(),
             request,
             request_body,
             respond,
@@ -300,7 +303,7 @@ impl Session for H2Session {
 
     fn is_body_empty(&mut self) -> bool {
         let announced_empty = self.request.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0");
-        self.received == 0 && (announced_empty || self.request_body.is_end_stream())
+        self.received == 0 && (self.bodiless || announced_empty || self.request_body.is_end_stream())
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {

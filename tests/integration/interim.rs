@@ -457,3 +457,21 @@ async fn http_2_requests_without_one_authority_are_refused_and_the_connection_li
     assert_eq!(h2_get(&mut client, "/", || ()).await.head.status, StatusCode::OK);
     assert_eq!(origin.count(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_shutdown_http_2_streams_are_finished_and_their_connections_closed() {
+    let told = Arc::new(Notify::new());
+    let origin = hinting(false, Arc::clone(&told)).await;
+    let edge = Edge::start(&config(&one_origin(origin.address)));
+    let mut client = h2_client(&edge).await;
+    let arrived = Arc::new(Notify::new());
+    let signal = Arc::clone(&arrived);
+    let get = tokio::spawn(async move { h2_get(&mut client, "/a", || signal.notify_one()).await });
+    arrived.notified().await;
+    edge.signal("TERM");
+    edge.wait_for_log(0, "draining");
+    told.notify_one();
+    let seen = get.await.unwrap();
+    assert_eq!((seen.head.status, &seen.body[..]), (StatusCode::OK, &b"ok"[..]));
+    edge.wait_for_log(0, "drained");
+}

@@ -8,8 +8,8 @@ const MAX_HEAD: usize = 1 << 20;
 
 /// Looks for the next final response head in what is written, and gives it the origin server's `Date`.
 ///
-/// Interim heads before it (RFC 9110 section 15.2) go out as they are. What follows it is never looked at, so that bytes
-/// of a body cannot be taken for a field; and the value comes from the phases, not out of the head, so that neither
+/// Interim heads before it (RFC 9110 section 15.2) go out as they are. What follows it is never looked at, so that no
+/// bytes of a body can be taken for a field; and the value comes from the phases, not out of the head, so that neither
 /// side can say by a field of its own what it shall be.
 #[derive(Debug)]
 pub struct Redate {

@@ -6,6 +6,7 @@
 //! one access event.
 
 pub mod access_log;
+mod answer;
 mod caching;
 mod compress;
 mod context;
@@ -22,19 +23,22 @@ pub mod purge;
 mod report;
 mod respond;
 mod s3;
+mod target;
 mod wire;
 
 pub use compress::{Coding, Compression};
-pub use context::{RequestContext, Scheme, Target};
+pub use context::RequestContext;
 pub use cors::Cors;
 pub use edge::Edge;
 pub use headers::{FieldRules, HeaderRules, Security, Template, TemplateError};
 pub use plane::{Plane, RouteRule, SiteHandles};
+pub use target::{Scheme, Target};
 
 use crate::cache::{self, policy};
 use crate::field::cache_status::Forward;
 use crate::field::date;
 use crate::origin::{Kind, Outcome, PickError};
+use answer::Answer;
 use async_trait::async_trait;
 use bytes::Bytes;
 use context::Server;
@@ -47,7 +51,6 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, RangeType, Session, range_header_filter};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
-use respond::Answer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,13 +1,14 @@
 //! What all requests share: the routes in force, the cache, the log.
 
 use super::access_log::AccessLog;
-use super::context::{Posted, RequestContext, Scheme, Target};
+use super::answer::Answer;
+use super::context::{Posted, RequestContext};
 use super::explain;
 use super::guard::{self, Refusal};
 use super::plane::{Plane, RouteRule};
 use super::purge;
 use super::report::RequestIds;
-use super::respond::Answer;
+use super::target::{Scheme, Target};
 use super::wire::Front;
 use super::{MAX_PASSES, Phases};
 use crate::cache::rules::UseCounter;

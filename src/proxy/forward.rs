@@ -1,7 +1,8 @@
 //! The fields that a forwarding proxy adds and removes (RFC 9110 section 7.6).
 
-use super::context::{RequestContext, Scheme};
+use super::context::RequestContext;
 use super::guard::CDN_LOOP;
+use super::target::Scheme;
 use crate::field::connection;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::{HeaderValue, StatusCode, Version};

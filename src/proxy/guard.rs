@@ -1,6 +1,6 @@
 //! The first look at a request: one target URI, or the reason why it is refused.
 
-use super::context::{Scheme, Target};
+use super::target::{Scheme, Target};
 use crate::types::HostName;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};

@@ -1,7 +1,8 @@
 //! What a route's rules do to the fields of requests and responses.
 
-use super::context::{RequestContext, Scheme};
+use super::context::RequestContext;
 use super::plane::RouteRule;
+use super::target::Scheme;
 use crate::cache::rules::{Authorization, CacheRules, Cookies, Device};
 use http::header::{
     AUTHORIZATION, COOKIE, ORIGIN, REFERRER_POLICY, SET_COOKIE, STRICT_TRANSPORT_SECURITY, USER_AGENT,

@@ -1,10 +1,11 @@
 //! Purging: what an order means under the routes in force, and the PURGE method.
 
 use super::Scheme;
+use super::answer::Answer;
 use super::context::RequestContext;
 use super::edge::{self, Edge};
 use super::guard;
-use super::respond::{self, Answer};
+use super::respond;
 use crate::cache::purge::{Failure, Order, Report, Scope, audit};
 use crate::route::Match;
 use crate::types::Secret;

@@ -2,10 +2,11 @@
 
 use super::Edge;
 use super::access_log::{Event, field_text};
-use super::context::{RequestContext, RequestId};
+use super::context::RequestContext;
 use super::failure;
 use super::plane::Done;
 use super::s3;
+use super::target::RequestId;
 use crate::cache::Tier;
 use crate::field::CacheOutcome;
 use crate::field::cache_status::{CacheStatus, Forward};

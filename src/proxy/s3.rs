@@ -1,7 +1,8 @@
 //! Where a bucket's behaviour meets the phases: which object is asked for next, and what the client gets to see.
 
+use super::answer::Answer;
 use super::context::RequestContext;
-use super::respond::{self, Answer};
+use super::respond;
 use crate::origin::s3::{Attempt, S3Origin, Verdict};
 use bytes::Bytes;
 use http::StatusCode;

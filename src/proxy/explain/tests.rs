@@ -3,8 +3,9 @@
 use super::*;
 use crate::cache::policy::{ResponseRules, admits_response};
 use crate::metrics::Metrics;
-use crate::proxy::context::{RequestContext, RequestId};
+use crate::proxy::context::RequestContext;
 use crate::proxy::plane::SiteHandles;
+use crate::proxy::target::RequestId;
 use http::request;
 use std::sync::Arc;
 

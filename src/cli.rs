@@ -3,6 +3,7 @@
 mod check;
 mod logging;
 mod purge;
+mod trust;
 mod warm;
 mod why;
 

@@ -4,10 +4,10 @@ mod fetch;
 mod sitemap;
 
 use super::purge::absolute_url;
-use super::{Exit, say};
+use super::{Exit, say, trust};
 use crate::config::{Problems, load_listen};
 use clap::{Args, ValueHint};
-use fetch::{Fetched, Fetcher, Trust};
+use fetch::{Fetched, Fetcher};
 use futures::StreamExt;
 use http::{HeaderName, HeaderValue};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
@@ -47,7 +47,7 @@ pub(super) struct Warm {
     /// How long one response may take
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     timeout: Duration,
-    /// Trust the certificates of this PEM file instead of the system's
+    /// Certificates to trust besides the system's, PEM
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "insecure")]
     cacert: Option<PathBuf>,
     /// Take any certificate: for an edge with a self-signed one
@@ -65,7 +65,7 @@ enum Error {
     #[error("{}, line {line}: {reason}", .0.display(), line = .1, reason = .2)]
     Line(PathBuf, usize, String),
     #[error("{0}")]
-    Trust(#[from] fetch::TrustError),
+    Trust(#[from] trust::TrustError),
     #[error("cannot start a runtime: {0}")]
     Runtime(io::Error),
 }
@@ -119,16 +119,12 @@ fn print(summary: &Summary, took: Duration, out: &mut dyn Write) {
 
 fn fetch_all(args: &Warm) -> Result<Summary, Error> {
     let listeners = listeners(args)?;
-    let trust = match (&args.cacert, args.insecure) {
-        (_, true) => Trust::Anything,
-        (Some(path), false) => Trust::File(path.clone()),
-        (None, false) => Trust::System,
-    };
+    let tls = trust::client(args.cacert.as_deref(), args.insecure)?;
     let mut urls = args.urls.clone();
     if let Some(path) = &args.list {
         urls.extend(read_list(path)?);
     }
-    let fetcher = Fetcher::new(listeners, &trust, args.header.clone(), args.timeout)?;
+    let fetcher = Fetcher::new(listeners, tls, args.header.clone(), args.timeout);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
     Ok(runtime.block_on(warm(&fetcher, urls, &args.sitemap, usize::from(args.concurrency))))
 }

@@ -1,8 +1,6 @@
 //! `selvedge why`: asks a running edge for a URL and has it explain what it did.
 
-mod trust;
-
-use super::{Exit, say};
+use super::{Exit, say, trust};
 use crate::config::{Problems, load_debug};
 use crate::proxy::explain::{DEBUG_FIELD, Facts, WHY_FIELD};
 use crate::types::{HostName, Secret};
@@ -76,8 +74,8 @@ enum Error {
     NoToken,
     #[error("the debug token is not visible ASCII")]
     BadToken,
-    #[error("{0}: {1}")]
-    Certificates(PathBuf, String),
+    #[error(transparent)]
+    Trust(#[from] trust::TrustError),
     #[error("the URL's host is no name that TLS can ask for")]
     ServerName,
     #[error("cannot connect to {0}: {1}; is selvedge running there? (--edge or --config names another address)")]
@@ -102,7 +100,7 @@ impl Error {
             Self::Config(_) | Self::NoListener(..) | Self::NoVariable(_) | Self::NoToken | Self::BadToken => {
                 Exit::Usage
             }
-            Self::Certificates(..) | Self::ServerName | Self::Unexplained(..) => Exit::Usage,
+            Self::Trust(_) | Self::ServerName | Self::Unexplained(..) => Exit::Usage,
             Self::Connect(..) | Self::Tls(..) | Self::TimedOut(_) => Exit::Unavailable,
             Self::Transport(..) | Self::Unreadable(..) | Self::Runtime(_) => Exit::Internal,
         }

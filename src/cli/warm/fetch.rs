@@ -7,12 +7,8 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use std::path::PathBuf;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,28 +20,6 @@ use tokio_rustls::TlsConnector;
 const MAX_IDLE: usize = 64;
 /// The largest sitemap that its protocol allows.
 const MAX_KEPT: usize = 50 << 20;
-
-/// Whose certificates are taken.
-#[derive(Clone, Debug)]
-pub(super) enum Trust {
-    /// The system's authorities.
-    System,
-    /// Those of a PEM file.
-    File(PathBuf),
-    /// Anybody's.
-    Anything,
-}
-
-/// Why certificates cannot be verified.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum TrustError {
-    #[error("{}: {reason}", .0.display(), reason = .1)]
-    File(PathBuf, String),
-    #[error("the system's certificates cannot be read: {0}; name a file with --cacert")]
-    System(String),
-    #[error("TLS cannot be set up: {0}")]
-    Tls(#[from] rustls::Error),
-}
 
 /// A response.
 #[derive(Debug)]
@@ -79,12 +53,11 @@ struct Origin {
 impl Fetcher {
     pub(super) fn new(
         listeners: Listeners,
-        trust: &Trust,
+        tls: Arc<ClientConfig>,
         fields: Vec<(HeaderName, HeaderValue)>,
         timeout: Duration,
-    ) -> Result<Self, TrustError> {
-        let tls = Arc::new(client_config(trust, listeners.https.is_some())?);
-        Ok(Self { listeners, tls, fields, timeout, idle: Mutex::default() })
+    ) -> Self {
+        Self { listeners, tls, fields, timeout, idle: Mutex::default() }
     }
 
     /// Fetches a URL to its last byte; with `keep`, the content as well. The error is for people.
@@ -206,71 +179,5 @@ pub(super) fn outcome(headers: &HeaderMap) -> &'static str {
         "stored"
     } else {
         "not stored"
-    }
-}
-
-fn client_config(trust: &Trust, needed: bool) -> Result<ClientConfig, TrustError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let mut roots = RootCertStore::empty();
-    match trust {
-        Trust::Anything => {
-            let verifier = Arc::new(Unverified(provider));
-            return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
-        }
-        Trust::File(path) => {
-            let bad = |error: &dyn std::fmt::Display| TrustError::File(path.clone(), error.to_string());
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| bad(&error))? {
-                roots.add(certificate.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
-            }
-            if roots.is_empty() {
-                return Err(bad(&"there is no certificate in it"));
-            }
-        }
-        Trust::System if needed => {
-            let system = rustls_native_certs::load_native_certs().map_err(|e| TrustError::System(e.to_string()))?;
-            roots.add_parsable_certificates(system);
-        }
-        Trust::System => {}
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// Takes any certificate; whoever holds it must still prove to have its key.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -1,23 +1,31 @@
 //! Which certificates of the edge are believed.
 
-use super::Error;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Why certificates cannot be verified.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TrustError {
+    /// The file of `--cacert`.
+    #[error("{}: {reason}", .0.display(), reason = .1)]
+    File(PathBuf, String),
+    /// rustls refuses its own defaults.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
 
 /// A TLS client for HTTP/1.1 that trusts the system's roots and those in `cacert`, or, if `insecure`, anybody.
 ///
 /// # Errors
 /// `cacert` cannot be read or holds no certificate.
-pub(super) fn client(cacert: Option<&Path>, insecure: bool) -> Result<Arc<ClientConfig>, Error> {
+pub(super) fn client(cacert: Option<&Path>, insecure: bool) -> Result<Arc<ClientConfig>, TrustError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Certificates(cacert.unwrap_or(Path::new("TLS")).to_owned(), error.to_string()))?;
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let mut config = if insecure {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))).with_no_client_auth()
     } else {
@@ -27,12 +35,12 @@ pub(super) fn client(cacert: Option<&Path>, insecure: bool) -> Result<Arc<Client
     Ok(Arc::new(config))
 }
 
-fn roots(cacert: Option<&Path>) -> Result<RootCertStore, Error> {
+fn roots(cacert: Option<&Path>) -> Result<RootCertStore, TrustError> {
     let mut roots = RootCertStore::empty();
     // Where the system has none, every certificate but those of `cacert` is refused in the handshake, by name.
     let _ = pingora::tls::load_platform_certs_incl_env_into_store(&mut roots);
     if let Some(path) = cacert {
-        let unusable = |reason: String| Error::Certificates(path.to_owned(), reason);
+        let unusable = |reason: String| TrustError::File(path.to_owned(), reason);
         let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
         if roots.add_parsable_certificates(certificates).0 == 0 {

@@ -230,7 +230,6 @@ impl ProxyHttp for Phases {
                     picked.for_upgrade();
                 }
                 ctx.server = Some(Server { id: picked.server, address: picked.address });
-                ctx.asked = Some(Instant::now());
                 explain::asked(ctx);
                 Ok(Box::new(picked.peer))
             }

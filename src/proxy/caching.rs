@@ -32,8 +32,8 @@ impl Edge {
             explain::bypassed(ctx, reason);
             return;
         }
-        let target = ctx.target.as_ref().map_or("/", |t| &*t.path_and_query);
-        if rule.rules.bypasses(&request.headers, target.split('?').next().unwrap_or(target)) {
+        let (path, target) = ctx.target.as_ref().map_or(("/", "/"), |t| (t.path(), &*t.path_and_query));
+        if rule.rules.bypasses(&request.headers, path) {
             ctx.forward = Some(Forward::Bypass);
             explain::bypassed(ctx, "rule");
             return;

@@ -5,27 +5,35 @@
 //! sequence it started from and is refused by a later purge of its key ([`purged`]); what is stored carries its epoch
 //! and its scopes, which look-ups compare with the purges by host, prefix and tag ([`epochs`]).
 
+pub mod admission;
 pub mod disk;
 pub mod key;
+pub mod model;
 pub mod policy;
 pub mod purge;
 pub mod rules;
+pub mod slices;
+pub mod stored;
 
 mod entry;
 mod epochs;
 mod fill;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hit;
 mod lock;
 mod memory;
 mod miss;
+mod promotion;
 mod purged;
 mod scope;
 mod storage;
 mod window;
 
+pub use entry::softly_purged;
 pub use epochs::Mark;
 pub use hit::{Tier, tier_of};
-pub use scope::{MAX_DEPTH, MAX_TAG, MAX_TAGS, TAG_FIELDS, tags};
+pub use scope::{MAX_DEPTH, MAX_TAG, MAX_TAGS, TAG_FIELDS, prefixes, tags};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -41,6 +49,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use epochs::Epochs;
 use memory::MemoryTier;
+use promotion::Promotion;
 use purged::Shards;
 
 /// What the cache is set up from.
@@ -50,8 +59,11 @@ pub struct Settings {
     pub memory_capacity: u64,
     /// The disk tier, where there is one.
     pub disk: Option<disk::Settings>,
-    /// Bytes of the largest response that is stored; `None`: what the largest tier can hold (an eighth of its capacity).
+    /// Bytes of the largest response that is stored; `None`: what the largest tier can hold (an eighth of its capacity),
+    /// and in slices any.
     pub max_object: Option<u64>,
+    /// Bytes of a slice of what is stored in slices; a power of two of [`slices::SLICE_SIZES`].
+    pub slice_size: u64,
     /// Seconds for which a stale response may answer while its origin server fails, where it neither forbids that nor
     /// says for how long.
     pub grace: u32,
@@ -86,6 +98,7 @@ const LOCK_AGE: Duration = Duration::from_secs(30);
 /// The tiers and the fills in flight. One per process, alive until its end, as pingora-cache requires.
 pub struct Cache {
     memory: MemoryTier,
+    promotion: Promotion,
     disk: Option<Arc<disk::DiskTier>>,
     /// Purges by scope, and the counter that orders all purges.
     epochs: Arc<Epochs>,
@@ -98,6 +111,9 @@ pub struct Cache {
     /// Bytes up to which an object is held in memory.
     memory_object: u64,
     max_object: u64,
+    /// Bytes up to which a response is stored in slices.
+    max_sliced: u64,
+    slice_size: u64,
     grace: u32,
     /// Bytes of fills that are in memory as a whole, and how many there may be.
     filling: AtomicU64,
@@ -121,8 +137,9 @@ struct Limit(u64);
 impl Cache {
     /// Opens the tiers; the memory of the result is never given back.
     pub fn open(settings: &Settings, clock: Clock, metrics: &Metrics) -> Result<&'static Self, OpenError> {
-        let Settings { memory_capacity, disk, max_object, grace } = settings;
+        let Settings { memory_capacity, disk, max_object, slice_size, grace } = settings;
         let largest = (*memory_capacity).max(disk.as_ref().map_or(0, |disk| disk.capacity)) / 8;
+        let max_sliced = max_object.unwrap_or(u64::MAX);
         let max_object = max_object.unwrap_or(largest).min(largest);
         let small = if disk.is_some() { SMALL_OBJECT } else { u64::MAX };
         let tier = match disk {
@@ -132,6 +149,7 @@ impl Cache {
         let epochs = tier.as_ref().map_or_else(Arc::default, |tier| Arc::clone(tier.epochs()));
         let cache: &'static Self = Box::leak(Box::new(Self {
             memory: MemoryTier::new(*memory_capacity, metrics.tier("memory")),
+            promotion: Promotion::new(*memory_capacity),
             disk: tier,
             shards: Shards::new(Arc::clone(&epochs)),
             swept: AtomicU64::new(0),
@@ -141,6 +159,8 @@ impl Cache {
             clock,
             memory_object: (*memory_capacity / 8).min(small).min(max_object),
             max_object,
+            max_sliced,
+            slice_size: *slice_size,
             grace: *grace,
             filling: AtomicU64::new(0),
             filling_max: *memory_capacity / 2,
@@ -222,7 +242,7 @@ impl Cache {
         }
         let mut content = entry::Body::default();
         content.push(body);
-        let entry = Arc::new(memory::Entry::new(head, content, false, asked));
+        let entry = Arc::new(memory::Entry::new(head, content, asked));
         self.shards.with(&tier_key.primary, |shard| {
             let free = !self.memory.contains(&tier_key) && shard.fill(&tier_key, whole).is_none();
             free && self.insert(shard, tier_key, entry, asked)

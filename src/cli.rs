@@ -3,6 +3,7 @@
 mod check;
 mod logging;
 mod purge;
+mod store;
 mod trust;
 mod warm;
 mod why;
@@ -79,6 +80,7 @@ fn dispatch(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: 
             crate::demo::run(args.into())
         }
         Command::Purge(args) => purge::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
+        Command::Store(args) => store::run(&args, crate::clock::Clock::system().now(), out, err).into(),
         Command::Warm(args) => warm::run(&args, out, err).into(),
         Command::Why(args) => why::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
         Command::Cert(CertCommand { kind: CertKind::SelfSigned(args) }) => self_signed(&args, out, err).into(),
@@ -130,7 +132,7 @@ Examples:
   selvedge purge https://www.example.com/style.css
   selvedge why https://www.example.com/style.css
 
-Exit status: 0 done; 1 a part failed (warm); 64 wrong arguments or configuration; 69 no answer
+Exit status: 0 done; 1 a part failed (warm), or damage (store); 64 wrong arguments or configuration; 69 no answer
 from a server, or a port, folder or file is not to be had; 70 other.
 SELVEDGE_LOG in the environment sets what is logged: debug, or info,selvedge::origin=debug.";
 
@@ -182,6 +184,21 @@ Examples:
   selvedge warm --edge 10.0.0.5:443 --sitemap https://www.example.com/sitemap.xml --concurrency 32
   selvedge warm --edge 127.0.0.1:8443 --insecure --list urls.txt -H 'Accept-Encoding: br'")]
     Warm(warm::Warm),
+
+    /// Look into the disk tier's directory: sum up, verify, list, dump
+    ///
+    /// Reads the directory itself, without a lock and without writing to it, so that it is safe while a server uses it.
+    /// What a server has in its queue but not on the disk is not seen. What counts is what a start would find.
+    #[command(after_help = "\
+Examples:
+  selvedge store stat --config edge.toml
+  selvedge store verify --dir /var/cache/selvedge
+  selvedge store list --config edge.toml --prefix https://www.example.com/blog --json
+  selvedge store dump --config edge.toml https://www.example.com/style.css > style.css
+
+Exit status: 0 done; 1 damage was found (verify), or the URL is not stored, or not whole (dump); 64 wrong
+arguments or configuration; 69 the directory is no store or cannot be read; 70 the output cannot be written.")]
+    Store(store::Store),
     /// Explain how a running server answers a URL, and why
     ///
     /// Asks for the URL with the debug token, and prints what the server decided, one fact to a line in the order of the
@@ -281,6 +298,12 @@ struct SelfSigned {
     /// Host names, *.names or IP addresses
     #[arg(value_name = "HOST", required = true)]
     hosts: Vec<String>,
+}
+
+/// A fuzz target: what a sitemap names is text without markup around it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_sitemap(data: &[u8]) {
+    warm::fuzz_sitemap(data);
 }
 
 #[cfg(test)]

@@ -143,6 +143,17 @@ pub fn load_debug(path: &Path) -> Result<(proxy::listen::Settings, proxy::explai
     })
 }
 
+/// Reads `[cache]` alone, for a command that looks into the disk tier's directory. `None`: there is no disk tier.
+///
+/// # Errors
+/// The file cannot be read, is not TOML, or this part of it is wrong.
+pub fn load_disk(path: &Path) -> Result<Option<cache::disk::Settings>, Problems> {
+    let concerned = |key: &str| ["", "cache"].contains(&key) || key.starts_with("cache.");
+    read(&text_of(path)?, path, &process_environment, concerned, |root| {
+        Some(server::cache(root).and_then(|cache| cache.disk))
+    })
+}
+
 /// Reads the clients' addresses of `[listen]` alone, for a command that sends requests to a running server.
 ///
 /// # Errors

@@ -27,3 +27,7 @@ pub mod app;
 pub mod cli;
 #[cfg(feature = "demo")]
 pub mod demo;
+
+// What tests and fuzzers feed to all of it.
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

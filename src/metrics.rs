@@ -69,7 +69,8 @@ pub struct TierMetrics {
 }
 
 impl TierMetrics {
-    /// The error counter of one kind: `checksum`, `read`, `write`, `full`, `format`.
+    /// The error counter of one kind: `checksum`, `read`, `write`, `full`, `sync`, `format`; `segment` for each segment
+    /// taken out of service.
     pub fn error(&self, kind: &'static str) -> IntCounter {
         self.errors.with_label_values(&[self.tier, kind])
     }

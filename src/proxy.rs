@@ -20,9 +20,12 @@ mod headers;
 pub mod listen;
 mod plane;
 pub mod purge;
+mod ranges;
 mod report;
 mod respond;
 mod s3;
+mod sibling;
+mod slices;
 mod target;
 mod wire;
 
@@ -43,12 +46,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use context::Server;
 use failure::Failure;
-use http::header::RANGE;
 use http::{HeaderValue, Method, StatusCode};
 use pingora::cache::key::HashBinary;
 use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, NoCacheReason, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::{FailToProxy, ProxyHttp, RangeType, Session, range_header_filter};
+use pingora::proxy::{FailToProxy, ProxyHttp, RangeType, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use std::sync::Arc;
@@ -60,8 +62,6 @@ const MAX_SERVERS_TRIED: usize = 3;
 const MAX_PASSES: usize = 8;
 /// Statuses of an origin that a stale response is better than.
 const STALE_ON: [u16; 4] = [500, 502, 503, 504];
-/// Ranges of one request that are answered; with more it gets the whole.
-const MAX_RANGES: usize = 200;
 /// A client that takes no byte of its response for this long is gone.
 const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -81,7 +81,13 @@ impl ProxyHttp for Phases {
         // None: each one costs every request.
     }
 
-    async fn early_request_filter(&self, session: &mut Session, _: &mut Self::CTX) -> Result<()> {
+    /// Slices are fetched by subrequests, which need none of their own.
+    fn allow_spawning_subrequest(&self, session: &Session, _: &Self::CTX) -> bool {
+        self.0.cache.is_some() && !session.is_subrequest()
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<()> {
+        slices::begin(session, ctx);
         // Off, the core drops a pipelined request and closes (RFC 9112 section 9.3.2 has it answered in order).
         session.set_pipelining_enabled(true);
         session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
@@ -100,6 +106,9 @@ impl ProxyHttp for Phases {
                 headers::strip(session.req_header_mut(), &rule.rules);
                 if let Some(compression) = &rule.compression {
                     compression.negotiate(session.req_header_mut())?;
+                }
+                if ctx.ranges.order.is_some() {
+                    slices::undress(session.req_header_mut());
                 }
                 if let Some(cors) = rule.cors.as_ref().filter(|_| cors::is_preflight(session.req_header())) {
                     respond::preflight(session, cors).await?;
@@ -132,10 +141,13 @@ impl ProxyHttp for Phases {
         let (Some(rule), Some(target), Some(cache)) = (&ctx.rule, &ctx.target, self.0.cache) else {
             return Error::e_explain(ErrorType::InternalError, "a request reached the cache unrouted");
         };
-        let mut key = edge::cache_key(rule, target);
+        let mut key = match &ctx.ranges.order {
+            Some(order) => order.key(),
+            None => edge::cache_key(rule, target),
+        };
         // What the origin answers to this request is older than any purge from now on.
         cache.stamp(&mut key);
-        if let Some(bytes) = rule.rules.max_object {
+        if let Some(bytes) = rule.rules.max_object.filter(|_| ctx.ranges.order.is_none()) {
             cache.limit(&mut key, bytes);
         }
         explain::keyed(ctx, &key);
@@ -155,12 +167,16 @@ impl ProxyHttp for Phases {
     /// Request directives on a stored response (RFC 9111 section 5.2.1).
     async fn cache_hit_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         meta: &CacheMeta,
         hit: &mut HitHandler,
         is_fresh: bool,
         ctx: &mut Self::CTX,
     ) -> Result<Option<ForcedFreshness>> {
+        if ctx.ranges.order.is_some() {
+            // A slice is good for as long as its head, which was asked.
+            return Ok(Some(ForcedFreshness::ForceFresh));
+        }
         ctx.tier = Some(cache::tier_of(hit));
         let now = self.0.clock.now();
         let verdict = policy::on_hit(meta, &ctx.demand, now);
@@ -170,6 +186,11 @@ impl ProxyHttp for Phases {
             policy::HitVerdict::Stale => Some(Forward::Stale),
             policy::HitVerdict::Refused | policy::HitVerdict::Unusable => Some(Forward::Request),
         };
+        if verdict != policy::HitVerdict::Unusable
+            && let Some(forced) = self.0.prepare(session, meta, hit, verdict == policy::HitVerdict::Use, ctx).await
+        {
+            return Ok(Some(forced));
+        }
         Ok(match verdict {
             // Stale, and the client said how much of that it puts up with.
             policy::HitVerdict::Use => (!is_fresh).then_some(ForcedFreshness::ForceFresh),
@@ -194,7 +215,7 @@ impl ProxyHttp for Phases {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        _: &mut Self::CTX,
+        ctx: &mut Self::CTX,
     ) -> RangeType {
         let request = session.req_header();
         if policy::precondition(request, response) == policy::Precondition::Failed {
@@ -202,10 +223,10 @@ impl ProxyHttp for Phases {
             // The one answer that the core sends without content.
             return RangeType::Invalid;
         }
-        if request.headers.contains_key(RANGE) && !policy::range_applies(&request.headers, &response.headers) {
-            return RangeType::None;
+        if policy::part_of(&response.headers).is_some() {
+            return slices::of_part(request, response, ctx);
         }
-        range_header_filter(request, response, Some(MAX_RANGES))
+        ranges::apply(request, response)
     }
 
     /// `only-if-cached` (RFC 9111 section 5.2.1.7): 504 rather than a request to the origin.
@@ -256,13 +277,19 @@ impl ProxyHttp for Phases {
     ) -> Result<()> {
         let Some(rule) = ctx.rule.clone() else { return Ok(()) };
         ctx.asked = Some(Instant::now());
+        sibling::choose(&rule, session.req_header(), session.cache.enabled(), ctx);
+        slices::ask(&self.0, session, upstream, ctx)?;
         match rule.origin.kind() {
-            Kind::S3(bucket) => s3::prepare(bucket, upstream, ctx, self.0.clock.now()),
+            Kind::S3(bucket) => {
+                sibling::address(upstream, session.cache.maybe_cache_meta(), ctx)?;
+                s3::prepare(bucket, upstream, ctx, self.0.clock.now())
+            }
             Kind::Http(origin) => {
                 let client = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip());
                 let (stored, node) = (session.cache.enabled(), self.0.ids.node());
                 forward::request_to_origin(upstream, session.req_header(), ctx, client, origin.host(), node, stored)?;
-                headers::to_origin(upstream, ctx, client, &rule, stored)
+                headers::to_origin(upstream, ctx, client, &rule, stored)?;
+                sibling::address(upstream, session.cache.maybe_cache_meta(), ctx)
             }
         }
     }
@@ -307,10 +334,14 @@ impl ProxyHttp for Phases {
         }
         forward::response_from_origin(response);
         headers::from_origin(response, &rule.rules);
+        sibling::judge(response, ctx)?;
         self.0.invalidate(session.req_header(), response, ctx).await;
         if !response.headers.contains_key(http::header::DATE) {
             // RFC 9110 section 6.6.1: the time it was received, also for those it is stored for.
             response.insert_header(http::header::DATE, date::format(self.0.clock.now()))?;
+        }
+        if let Some(order) = ctx.ranges.order.clone() {
+            return self.0.take_slice(&order, response).await;
         }
         if response.status == StatusCode::NOT_MODIFIED
             && let Some(meta) = session.cache.maybe_cache_meta()
@@ -327,10 +358,17 @@ impl ProxyHttp for Phases {
                 }
             })?;
         }
-        if let Some(compression) = rule.compression.as_ref().filter(|_| !ctx.replaced) {
+        sibling::dress(&rule, response, ctx)?;
+        self.0.take_part(session, response, ctx).await?;
+        let content_as_is = response.headers.contains_key(policy::SLICES);
+        if let Some(compression) = rule.compression.as_ref().filter(|_| !ctx.replaced && !content_as_is) {
             // A HEAD that is looked up has become a GET.
             let content = session.req_header().method != http::Method::HEAD || session.cache.enabled();
             ctx.encoder = compression.begin(&session.req_header().headers, content, response)?;
+            if ctx.encoder.is_some() {
+                // What is collected is no longer what its head says.
+                ctx.posted = None;
+            }
         }
         Ok(())
     }
@@ -373,6 +411,12 @@ impl ProxyHttp for Phases {
         if response.status.is_informational() {
             return Ok(());
         }
+        ctx.bodiless = respond::without_content(session, response);
+        if response.status == StatusCode::NOT_MODIFIED {
+            // Of a part that was found to be what the client has already.
+            response.remove_header(&http::header::CONTENT_RANGE);
+        }
+        self.0.follow_slices(session, ctx).await;
         if session.cache.miss_body_reader().is_some_and(|own| own.can_seek()) {
             // What stays readable from its beginning is stored at the origin's pace, not at this client's: others follow.
             session.set_proxy_tasks_enabled(true);
@@ -408,15 +452,16 @@ impl ProxyHttp for Phases {
         Ok(())
     }
 
-    /// The answer to HEAD has no content, though the cache may have asked for it by GET. HTTP/1 writes none by itself.
+    /// The answer to HEAD has no content, though the cache may have asked for it by GET; nor has a 304, though the origin
+    /// may have sent a 200 which is not stored. HTTP/1 writes none by itself.
     fn response_body_filter(
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
         _: bool,
-        _: &mut Self::CTX,
+        ctx: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
-        if session.req_header().method == Method::HEAD {
+        if session.req_header().method == Method::HEAD || ctx.bodiless {
             *body = None;
         }
         Ok(None)
@@ -436,7 +481,10 @@ impl ProxyHttp for Phases {
             Some(_) => return false,
         };
         let now = self.0.clock.now();
-        let serves = session.cache.maybe_cache_meta().is_some_and(|meta| policy::may_serve_stale(meta, now, cause));
+        // What has to be fetched first is no answer while the origin server fails.
+        let whole = !ctx.ranges.partial;
+        let serves =
+            whole && session.cache.maybe_cache_meta().is_some_and(|meta| policy::may_serve_stale(meta, now, cause));
         explain::stale(ctx, cause, serves);
         if serves && error.is_none() && session.cache.is_cache_lock_writer() {
             forward::as_http1(session.req_header_mut(), ctx);
@@ -534,3 +582,6 @@ fn note_origin_failure(ctx: &mut RequestContext, failure: Failure) {
     rule.origin.count_error(failure.as_str());
     ctx.tried.push(server.id);
 }
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use guard::fuzz as fuzz_target;

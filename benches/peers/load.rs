@@ -80,13 +80,65 @@ struct Load {
 
 fn wrk(lab: &Lab, peer: &Peer, protocol: Protocol, size: Size, seconds: u64) -> Result<Load, String> {
     let script = lab.path("report.lua");
-    fs::write(&script, WRK_REPORT).map_err(|e| format!("writing wrk's script: {e}"))?;
+    let requests = lab.objects_of(size).map(|count| requests(size, count, Order::Random)).unwrap_or_default();
+    fs::write(&script, requests + WRK_REPORT).map_err(|e| format!("writing wrk's script: {e}"))?;
     let scheme = if protocol == Protocol::H1 { "http" } else { "https" };
     let mut command = lab.tools.on_cpu(lab.generator_cpu, "wrk");
     command.args(["--threads", "1", "--connections", &IN_FLIGHT.to_string(), "--duration", &format!("{seconds}s")]);
     command.args(["--timeout", "10s", "--script"]).arg(script);
-    command.arg(format!("{scheme}://{}{}", peer.address(protocol), size.path()));
+    command.arg(format!("{scheme}://{}{}", peer.address(protocol), lab.path_of(size)));
     read_wrk(&run(lab, command, seconds)?)
+}
+
+/// In which order wrk asks for the objects of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Random,
+    /// One after the other, from the first on.
+    Rising,
+}
+
+/// The part of wrk's script that makes the requests, all of them before it starts.
+fn requests(size: Size, count: u64, order: Order) -> String {
+    let next = match order {
+        Order::Random => "math.random(count)",
+        Order::Rising => "at % count + 1",
+    };
+    format!(
+        "local count, at, all = {count}, -1, {{}}\n\
+         function init()\n  for n = 1, count do all[n] = wrk.format(\"GET\", \"/of/\" .. n - 1 .. \"{}\") end\nend\n\
+         function request()\n  at = at + 1\n  return all[{next}]\nend\n",
+        size.path()
+    )
+}
+
+/// Has a server fetch every object of a set, until none of them reaches the origin server any more.
+pub fn fetch_all(lab: &Lab, peer: &Peer, size: Size, count: u64) -> Outcome<()> {
+    const TURNS: usize = 100;
+    let seconds = 3 + count / 20_000;
+    let script = lab.path("fetch.lua");
+    fs::write(&script, requests(size, count, Order::Rising) + WRK_REPORT).doing("writing wrk's script")?;
+    for _ in 0..TURNS {
+        let before = lab.origin_requests()?;
+        let mut command = lab.tools.on_cpu(lab.generator_cpu, "wrk");
+        command.args([
+            "--threads",
+            "1",
+            "--connections",
+            "16",
+            "--duration",
+            &format!("{seconds}s"),
+            "--timeout",
+            "10s",
+        ]);
+        command.arg("--script").arg(&script).arg(format!("http://{}/", peer.address(Protocol::H1)));
+        let done = run(lab, command, seconds).and_then(|output| read_wrk(&output));
+        let load = done.map_err(|problem| peer.failure(format!("fetching the set of {size}: {problem}")))?;
+        if lab.origin_requests()? == before && load.requests >= count {
+            return Ok(());
+        }
+    }
+    Err(peer.failure(format!("does not keep the set of {size}, or does not get through it in {seconds} s")))
 }
 
 fn h2load(lab: &Lab, peer: &Peer, size: Size, seconds: u64) -> Result<Load, String> {

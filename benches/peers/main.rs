@@ -10,6 +10,10 @@
 //! - No access log, unless `--access-logs` turns on everybody's (varnish's is varnishncsa, whose CPU time is then varnish's).
 //! - The peers take turns (A B C A B C), so that what else the machine does meets all of them; figures are medians over the rounds.
 //!
+//! With `--disk`, the set of each size is many times selvedge's memory tier, so that it answers from its disk tier, as nginx does
+//! from its files: both out of the page cache. The objects of a size are all alike (the origin server has one file of it), and
+//! asked for with the same probability each.
+//!
 //! What differs: nginx keeps its cache in files, which are all in the page cache here, with `open_file_cache` on and `tcp_nopush` off
 //! (on, it stalls at 100 KiB over loopback); varnish keeps it in memory, and writes its shared-memory log as it ships; it has no TLS,
 //! so it takes part in plain HTTP/1.1 only. Nobody's limit of requests per connection comes into play.
@@ -49,6 +53,10 @@ struct Options {
     /// The protocols between generator and server.
     #[arg(long, value_delimiter = ',', default_value = "h1,https,h2")]
     protocols: Vec<Protocol>,
+    /// From the disk: so many MiB of objects of each size, asked for over HTTP/1.1 in no order; selvedge gets a disk tier and
+    /// 32 MiB of memory.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
+    disk: Option<u64>,
     /// Have every server write its access log while it is measured.
     #[arg(long)]
     access_logs: bool,
@@ -176,7 +184,12 @@ impl<T> Doing<T> for std::io::Result<T> {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let mut options = Options::parse();
+    if options.disk.is_some() {
+        // Varnish keeps what it has in memory.
+        options.only.retain(|kind| *kind != Kind::Varnish);
+        options.protocols = vec![Protocol::H1];
+    }
     if options.self_test || !options.bench {
         return self_test();
     }
@@ -223,7 +236,7 @@ fn warm(lab: &peers::Lab, options: &Options) -> Outcome<()> {
             let mut hits = 0;
             for _ in 0..TRIES {
                 let before = lab.origin_requests()?;
-                let answer = client::fetch(lab, peer, protocol, &size.path());
+                let answer = client::fetch(lab, peer, protocol, &lab.path_of(size));
                 answer.and_then(|body| lab.check_body(size, &body)).map_err(|problem| peer.failure(problem))?;
                 // The origin server logs a request just after the client has its answer.
                 std::thread::sleep(Duration::from_millis(20));
@@ -235,6 +248,9 @@ fn warm(lab: &peers::Lab, options: &Options) -> Outcome<()> {
             if hits < IN_A_ROW {
                 let what = format!("{} over {} is not answered from the cache", size, protocol.as_str());
                 return Err(peer.failure(what));
+            }
+            if let Some(count) = lab.objects_of(size) {
+                load::fetch_all(lab, peer, size, count)?;
             }
         }
     }

@@ -16,6 +16,8 @@ pub struct Lab<'a> {
     origin_address: SocketAddr,
     folder: tempfile::TempDir,
     pub tools: &'a Tools,
+    /// Bytes of objects of each size, where it is not one object.
+    set: Option<u64>,
     pub generator_cpu: u32,
     pub ticks_a_second: u64,
 }
@@ -62,6 +64,7 @@ impl<'a> Lab<'a> {
             origin_address,
             folder,
             tools,
+            set: options.disk.map(|mib| mib << 20),
             generator_cpu: options.generator_cpu,
             ticks_a_second: ticks_a_second(tools)?,
         };
@@ -87,6 +90,16 @@ impl<'a> Lab<'a> {
             self.peers.push(peer);
         }
         Ok(())
+    }
+
+    /// How many objects there are of a size, if it is a set.
+    pub fn objects_of(&self, size: Size) -> Option<u64> {
+        self.set.map(|bytes| (bytes / size.0).max(1))
+    }
+
+    /// The path of an object of this size.
+    pub fn path_of(&self, size: Size) -> String {
+        if self.set.is_some() { format!("/of/0{}", size.path()) } else { size.path() }
     }
 
     pub fn peers(&self) -> &[Peer] {
@@ -127,7 +140,8 @@ impl<'a> Lab<'a> {
         let address = self.origin_address;
         let config = format!(
             "{}  access_log access.log combined;\n  server {{\n    listen {address};\n    root files;\n    \
-             default_type application/octet-stream;\n    add_header Cache-Control max-age=3600;\n  }}\n}}\n",
+             default_type application/octet-stream;\n    add_header Cache-Control max-age=36000;\n    \
+             rewrite ^/of/[0-9]+(/.*)$ $1 break;\n  }}\n}}\n",
             nginx_head()
         );
         let mut process = self.nginx(&folder, self.generator_cpu, &config)?;
@@ -140,7 +154,7 @@ impl<'a> Lab<'a> {
         let log = if options.access_logs { "access.log combined buffer=64k flush=1s" } else { "off" };
         let config = format!(
             "{head}  access_log {log};\n  open_file_cache max=1000 inactive=1h;\n  \
-             proxy_cache_path cache levels=1:2 keys_zone=cache:10m inactive=1h use_temp_path=off;\n  \
+             proxy_cache_path cache levels=1:2 keys_zone=cache:128m inactive=10h use_temp_path=off;\n  \
              ssl_certificate ../certs/default.crt;\n  ssl_certificate_key ../certs/default.key;\n  \
              ssl_protocols TLSv1.2 TLSv1.3;\n  server {{\n    listen {http};\n    listen {https} ssl http2;\n    \
              location / {{\n      proxy_cache cache;\n      proxy_pass http://{origin};\n    }}\n  }}\n}}\n",
@@ -184,9 +198,19 @@ impl<'a> Lab<'a> {
         let folder = self.path("selvedge");
         fs::create_dir_all(&folder).doing("making selvedge's folder")?;
         let log = if options.access_logs { "combined" } else { "off" };
+        let cache = match self.set {
+            None => "[cache.memory]\ncapacity = \"512 MiB\"\n\n".to_owned(),
+            Some(set) => {
+                let all = set * options.sizes.len() as u64;
+                let capacity = (all + all / 4 + (512 << 20)) >> 20;
+                format!(
+                    "[cache.memory]\ncapacity = \"32 MiB\"\n\n[cache.disk]\npath = \"tier\"\ncapacity = \"{capacity} MiB\"\n\n"
+                )
+            }
+        };
         let config = format!(
             "[runtime]\nthreads = 1\n\n[listen]\nhttp = [\"{http}\"]\nhttps = [\"{https}\"]\nadmin = \"{admin}\"\n\n\
-             [tls]\ncertificates = \"../certs\"\n\n[cache.memory]\ncapacity = \"512 MiB\"\n\n\
+             [tls]\ncertificates = \"../certs\"\n\n{cache}\
              [access_log]\nformat = \"{log}\"\noutput = \"./access.log\"\n\n\
              [origins.files.http]\nservers = [\"{origin}\"]\n\n[[sites]]\nhosts = [\"*\"]\n\n\
              [[sites.routes]]\npath = \"/\"\norigin = \"files\"\n",

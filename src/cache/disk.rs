@@ -3,30 +3,44 @@
 //! One thread writes, in large appends at the end of the log; reads come from the page cache where they can and from
 //! the blocking pool where they must; no lock is held across I/O. An error of the tier is a miss and a metric.
 
+mod buffer;
 mod evict;
 mod flush;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod index;
+pub mod inspect;
+mod io;
+mod layout;
 mod purge_log;
 mod read;
 mod recovery;
+mod restore;
+mod retire;
+mod segment;
 mod store;
 mod writer;
 
 use std::fs::File;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::admission::{Admission, Rule};
 use super::epochs::{Epochs, Mark, Record};
 use crate::metrics::TierMetrics;
 use format::{PurgeRecord, PurgeScope, head_id, primary_hash};
 use store::{Stop, Store};
 
 pub use read::Object;
+use writer::Origin;
+
+pub(super) use evict::survivors;
+pub(super) use layout::{Layout, head_identity};
 pub use writer::{PartialReader, Writer};
 
 /// What the disk tier is set up from.
@@ -38,6 +52,24 @@ pub struct Settings {
     pub capacity: u64,
     /// Bytes of one segment; a power of two from 1 MiB to 1 GiB.
     pub segment_size: u64,
+    /// When what was written is synchronised.
+    pub sync: SyncPolicy,
+    /// What it takes once it is full.
+    pub admission: Rule,
+}
+
+/// When the disk is told to keep what was written, and so what a power failure or a crash of the system may cost. What
+/// the system was given outlasts the process in any case: `kill -9` costs the last 50 ms or 1 MiB. Purges are always
+/// synchronised before they are acknowledged, and nothing here can bring back what was purged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SyncPolicy {
+    /// On closing. Between, the system writes when it thinks fit: Linux within about 30 seconds.
+    #[default]
+    Close,
+    /// When so much time has passed since the last time, or 64 MiB were written.
+    Every(Duration),
+    /// After each append of at most 1 MiB or 50 ms.
+    Always,
 }
 
 impl Settings {
@@ -94,6 +126,12 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
+    /// There is no store in it, and none is wanted.
+    #[error("{path} is not a selvedge cache: it has no superblock; name the directory that [cache.disk] names")]
+    NoStore {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The segment size cannot be changed under a store.
     #[error("{path} was made with segments of {stored} bytes, not {wanted}; keep the size or empty the directory")]
     SegmentSize {
@@ -120,7 +158,7 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
         /// What it said.
-        source: io::Error,
+        source: std::io::Error,
     },
 }
 
@@ -129,7 +167,7 @@ pub enum OpenError {
 pub enum ReadError {
     /// The disk failed, or its file is too short.
     #[error("reading failed: {0}")]
-    Io(io::ErrorKind),
+    Io(std::io::ErrorKind),
     /// The bytes are not those that were written.
     #[error("checksum mismatch")]
     Checksum,
@@ -166,6 +204,9 @@ pub enum WriteError {
     /// Purged while it was being written.
     #[error("purged while it was being written")]
     Purged,
+    /// Something newer was stored while it was being written.
+    #[error("something newer was stored")]
+    Superseded,
     /// Its beginning was evicted before its end was written.
     #[error("evicted while it was being written")]
     Evicted,
@@ -179,7 +220,7 @@ pub enum WriteError {
 pub enum PurgeError {
     /// The log could not be written; it is tried again with the next purge.
     #[error("the purge log could not be written: {0}")]
-    Io(io::ErrorKind),
+    Io(std::io::ErrorKind),
     /// The tier was closed.
     #[error("the disk tier is closed")]
     Closed,
@@ -196,6 +237,8 @@ pub struct Stats {
     pub capacity: u64,
     /// Number of segments.
     pub segments: u32,
+    /// Bytes of memory for index and admission.
+    pub ram: u64,
 }
 
 /// The tier. Dropping it writes what waits and ends its threads; [`DiskTier::close`] also seals, for a quicker start.
@@ -207,14 +250,23 @@ pub struct DiskTier {
 }
 
 impl DiskTier {
-    /// Locks the directory, recovers what is in it and starts the tier's threads. Blocks.
+    /// Locks the directory and starts the tier's threads. Blocks. Of a large store most is recovered while the tier is
+    /// in service: what is not there yet is a miss.
     ///
     /// # Errors
     /// See [`OpenError`]; a directory of another version or with foreign files is never changed.
     pub fn open(settings: &Settings, metrics: TierMetrics) -> Result<Arc<Self>, OpenError> {
-        let opened = recovery::open(settings)?;
+        Self::open_on(&io::Volume::new(&settings.path), settings, metrics)
+    }
+
+    fn open_on(volume: &io::Volume, settings: &Settings, metrics: TierMetrics) -> Result<Arc<Self>, OpenError> {
+        let opened = recovery::open(settings, volume)?;
+        Self::start(opened, settings, metrics)
+    }
+
+    fn start(opened: recovery::Opened, settings: &Settings, metrics: TierMetrics) -> Result<Arc<Self>, OpenError> {
         let io = |source| OpenError::Io { path: settings.path.clone(), source };
-        let store = Arc::new(Store::new(opened.found, metrics));
+        let store = Arc::new(Store::new(opened.found, Admission::new(settings.admission), metrics));
         let (flush_store, purge_store) = (Arc::clone(&store), Arc::clone(&store));
         let tier = Self { store, threads: Mutex::default(), _lock: opened.lock };
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
@@ -223,6 +275,10 @@ impl DiskTier {
         let (log, requests) = (opened.log, opened.requests);
         let purges = thread("disk-purges").spawn(move || purge_log::run(&purge_store, log, &requests)).map_err(io)?;
         tier.threads.lock().push(purges);
+        if !tier.store.recovery.has_ended() {
+            let store = Arc::clone(&tier.store);
+            tier.threads.lock().push(thread("disk-recovery").spawn(move || restore::run(&store)).map_err(io)?);
+        }
         let stats = tier.stats();
         tier.store.metrics.capacity.set(stats.capacity as i64);
         tier.store.publish();
@@ -230,25 +286,63 @@ impl DiskTier {
         Ok(Arc::new(tier))
     }
 
+    /// Returns when all that is on the disk can be found, or the tier was closed.
+    pub async fn recovered(&self) {
+        self.store.recovery.ended().await;
+    }
+
     /// The stored object; `None` if there is none or it cannot be read, which is counted as an error.
     pub async fn get(&self, key: &Key) -> Option<Object> {
         self.store.get(key).await
     }
 
-    /// Whether the index names the object; nothing is read.
+    /// Whether the index names the object, or may do so when recovery has ended; nothing is read.
     pub fn contains(&self, key: &Key) -> bool {
+        if self.store.index.is_recovering() {
+            return true;
+        }
         let id = head_id(key, self.store.geometry.seed);
         self.store.index.shard(id.a).get(id).is_some()
     }
 
-    /// Begins to store an object. `None` while the tier is out of service or far behind; what is stored under the key
-    /// is then out of date and dropped.
+    /// Begins to store an object that was fetched. `None` while the tier is out of service or far behind, or if admission
+    /// wants to see a second request first; what is stored under the key is then out of date and dropped, and so is
+    /// what is being written.
     pub fn writer(self: &Arc<Self>, key: Key) -> Option<Writer> {
-        if self.store.is_relaxed() {
-            return Some(Writer::new(&self.store, key));
+        let id = head_id(&key, self.store.geometry.seed);
+        // What replaces something is wanted again; and dropping the old is not durable, being replaced is.
+        let admitted = self.contains(&key) || self.store.admission.admits((id.a, id.b), self.store.has_free());
+        self.begin(key, admitted)
+    }
+
+    /// The same for something small that others depend on, as slices do on their head: it needs no admission.
+    pub fn writer_of_head(self: &Arc<Self>, key: Key) -> Option<Writer> {
+        self.begin(key, true)
+    }
+
+    fn begin(self: &Arc<Self>, key: Key, admitted: bool) -> Option<Writer> {
+        if admitted && self.store.is_relaxed() {
+            return Some(Writer::new(&self.store, key, Origin::Fill));
         }
-        self.store.drop_object(&key);
+        self.store.outdate(&key);
         None
+    }
+
+    /// Drops what is stored under a key, and what is being written: something newer is elsewhere.
+    pub fn outdate(&self, key: &Key) {
+        self.store.outdate(key);
+    }
+
+    /// Begins to store an object that has earned it in memory. `None` while the tier is out of service or far behind. It
+    /// takes no other's place: the write is given up when a fetch begins that may bring a newer one.
+    pub fn demotion(self: &Arc<Self>, key: Key) -> Option<Writer> {
+        self.store.is_relaxed().then(|| Writer::new(&self.store, key, Origin::Memory))
+    }
+
+    /// Counts a hit of what is stored, as if it had been read. `false` if there is nothing.
+    pub fn count_hit(&self, key: &Key) -> bool {
+        let id = head_id(key, self.store.geometry.seed);
+        self.store.index.shard(id.a).hit(id).is_some()
     }
 
     /// Replaces the metadata of a stored object and keeps its body; false if the object is gone or the write failed.
@@ -257,11 +351,12 @@ impl DiskTier {
     }
 
     /// Takes back all variants of a cache key and every write under way for it; durable when it returns. True if
-    /// anything was there.
+    /// anything was there, or if recovery had yet to tell.
     ///
     /// # Errors
     /// The objects are gone from this process, but a restart might bring them back.
     pub async fn purge(&self, primary: &Hash128) -> Result<bool, PurgeError> {
+        let is_recovering = self.store.index.is_recovering();
         // What a purge by scope has taken away is still in the index, but not there for anybody.
         let live = self.store.epochs.is_quiet() || self.is_live(primary).await;
         let a = primary_hash(primary, self.store.geometry.seed);
@@ -271,7 +366,7 @@ impl DiskTier {
             (shard.purge(a), self.store.next_seq())
         };
         self.store.purge_log.append(PurgeRecord { scope: PurgeScope::Key(*primary), seq }).await?;
-        Ok(live && stored > 0 || writes > 0)
+        Ok(live && stored > 0 || writes > 0 || is_recovering)
     }
 
     /// Makes purges by scope durable that [`Epochs`] holds already.
@@ -286,7 +381,7 @@ impl DiskTier {
         futures::future::try_join_all(appended).await.map(drop)
     }
 
-    /// Whether any variant of a cache key is stored and not purged.
+    /// Whether any variant of a cache key is stored and not purged, or recovery has yet to tell.
     pub async fn is_live(&self, primary: &Hash128) -> bool {
         self.store.is_live(primary).await
     }
@@ -315,7 +410,8 @@ impl DiskTier {
         let (objects, bytes) = self.store.index.totals();
         let geometry = &self.store.geometry;
         let segments = geometry.segments;
-        Stats { bytes, objects, capacity: geometry.start(segments), segments }
+        let ram = self.store.index.ram() + self.store.admission.ram();
+        Stats { bytes, objects, capacity: geometry.start(segments), segments, ram }
     }
 
     /// Writes what waits, seals the open segment and waits for the disk. Afterwards nothing more is stored or purged.
@@ -334,6 +430,7 @@ impl DiskTier {
     }
 
     fn stop(&self, how: Stop) -> Vec<JoinHandle<()>> {
+        self.store.recovery.stop();
         self.store.appender.lock().stop.get_or_insert(how);
         self.store.work.notify_one();
         self.store.purge_log.close();
@@ -349,5 +446,7 @@ impl Drop for DiskTier {
     }
 }
 
+#[cfg(test)]
+pub(super) mod stepped;
 #[cfg(test)]
 mod tests;

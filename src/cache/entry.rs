@@ -10,10 +10,20 @@ use pingora::http::ResponseHeader;
 
 use super::disk::Hash128;
 use super::epochs::Mark;
-use super::scope;
+use super::slices::Layout;
+use super::{policy, scope};
 
 /// The first bytes of the metadata on the disk; the digit is its version.
 const MAGIC: [u8; 4] = *b"SVM1";
+
+/// A [`CacheMeta`] extension: a soft purge has made it stale.
+#[derive(Clone, Copy)]
+struct SoftlyPurged;
+
+/// Whether a response that was found is stale by a soft purge, whatever it says itself.
+pub fn softly_purged(meta: &CacheMeta) -> bool {
+    meta.extensions().get::<SoftlyPurged>().is_some()
+}
 
 /// The head of a stored response and its times, sharing no memory with the connection it came by.
 #[derive(Clone)]
@@ -67,7 +77,12 @@ impl Head {
     pub(super) fn to_stale_meta(&self, since: SystemTime, now: SystemTime) -> CacheMeta {
         // The very moment counts as fresh, and clocks go back: it has to lie before both.
         let since = since.min(now);
-        self.to_meta_until(self.fresh_until.min(since.checked_sub(Duration::from_secs(1)).unwrap_or(since)))
+        let until = since.checked_sub(Duration::from_secs(1)).unwrap_or(since);
+        let mut meta = self.to_meta_until(self.fresh_until.min(until));
+        if until < self.fresh_until {
+            meta.extensions_mut().insert(SoftlyPurged);
+        }
+        meta
     }
 
     fn to_meta_until(&self, fresh_until: SystemTime) -> CacheMeta {
@@ -103,6 +118,10 @@ impl Head {
         *self.key == *key
     }
 
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
     pub(super) fn same_key(&self, other: &Self) -> bool {
         self.key == other.key
     }
@@ -111,8 +130,21 @@ impl Head {
         self.fresh_until >= now
     }
 
+    /// How the content is cut, where it is not stored with this head.
+    pub(super) fn layout(&self) -> Option<Layout> {
+        Layout::of(&self.fields.headers)
+    }
+
+    /// Whether it answers only some requests for its target: a part, or a head whose slices may be missing.
+    pub(super) fn is_partial(&self) -> bool {
+        policy::part_of(&self.fields.headers).is_some() || self.layout().is_some()
+    }
+
     /// Whether the head agrees with the content having this length.
     pub(super) fn declares(&self, length: u64) -> bool {
+        if self.layout().is_some() {
+            return length == 0;
+        }
         match self.fields.headers.get(CONTENT_LENGTH) {
             Some(declared) => declared.to_str().ok().and_then(|digits| digits.parse().ok()) == Some(length),
             None => length == 0,

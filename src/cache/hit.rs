@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use pingora::cache::storage::{HandleHit, HitHandler};
 use pingora::cache::trace::SpanHandle;
 use pingora::cache::{CacheKey, Storage};
@@ -14,6 +15,7 @@ use prometheus::IntCounter;
 use super::disk::Object;
 use super::fill::{DISK_READ, FillReader};
 use super::memory::Entry;
+use super::slices::Slices;
 
 /// Where a hit was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +26,8 @@ pub enum Tier {
     Disk,
     /// A fill in flight: the fetch of another request, or of this one.
     Fill,
+    /// Slices, each from one of these or from the origin.
+    Slices,
 }
 
 impl Tier {
@@ -33,6 +37,7 @@ impl Tier {
             Self::Memory => "memory",
             Self::Disk => "disk",
             Self::Fill => "fill",
+            Self::Slices => "slices",
         }
     }
 }
@@ -46,6 +51,7 @@ enum Source {
     Memory(Arc<Entry>),
     Disk(Object),
     Fill(FillReader),
+    Slices(Box<Slices>),
 }
 
 /// pingora's hit handler.
@@ -76,12 +82,51 @@ impl Hit {
         Self { source: Source::Fill(reader), tier: Tier::Fill, at: 0, end: u64::MAX, collapsed }
     }
 
+    /// What is stored in slices.
+    pub(super) fn sliced(slices: Slices) -> Self {
+        let end = slices.len();
+        Self { source: Source::Slices(Box::new(slices)), tier: Tier::Slices, at: 0, end, collapsed: None }
+    }
+
+    pub(super) fn slices_ref(&self) -> Option<&Slices> {
+        match &self.source {
+            Source::Slices(slices) => Some(slices),
+            Source::Memory(_) | Source::Disk(_) | Source::Fill(_) => None,
+        }
+    }
+
+    pub(super) fn slices_mut(&mut self) -> Option<&mut Slices> {
+        match &mut self.source {
+            Source::Slices(slices) => Some(slices),
+            Source::Memory(_) | Source::Disk(_) | Source::Fill(_) => None,
+        }
+    }
+
+    /// As a part of another hit, which counts for itself.
+    pub(super) fn uncounted(mut self) -> Self {
+        self.collapsed = None;
+        self
+    }
+
+    /// The next content at `at`, up to `end`; empty at the end.
+    pub(super) fn read_at(&mut self, at: u64, end: u64) -> BoxFuture<'_, pingora::Result<Bytes>> {
+        if self.at != at {
+            self.at = at;
+            if let Source::Fill(reader) = &mut self.source {
+                reader.seek(at);
+            }
+        }
+        self.end = end;
+        Box::pin(async move { Ok(self.read().await?.unwrap_or_default()) })
+    }
+
     /// The length of the content, where any part of it can be read.
-    fn seekable_len(&self) -> Option<u64> {
+    pub(super) fn seekable_len(&self) -> Option<u64> {
         match &self.source {
             Source::Memory(entry) => Some(entry.body.len()),
             Source::Disk(object) => Some(object.len()),
             Source::Fill(reader) => reader.fill().declared.filter(|_| reader.fill().seekable),
+            Source::Slices(slices) => Some(slices.len()),
         }
     }
 
@@ -103,6 +148,7 @@ impl Hit {
             Source::Fill(reader) => {
                 reader.read(self.end).await.or_err(ErrorType::ReadError, "following a response being stored")?
             }
+            Source::Slices(slices) => Some(slices.read(self.at, self.end).await?),
         };
         if let Some(collapsed) = self.collapsed.take() {
             collapsed.inc();
@@ -166,7 +212,7 @@ impl Hit {
     pub(super) fn fill_for_test(&self) -> Option<Arc<super::fill::Fill>> {
         match &self.source {
             Source::Fill(reader) => Some(Arc::clone(reader.fill())),
-            Source::Memory(_) | Source::Disk(_) => None,
+            Source::Memory(_) | Source::Disk(_) | Source::Slices(_) => None,
         }
     }
 }

@@ -10,6 +10,7 @@ use http::Extensions;
 use pingora::cache::CacheKey;
 use pingora::cache::lock::{CacheKeyLock, CacheLock, LockCore, LockStatus, LockStub, Locked, WritePermit};
 
+use super::entry::Head;
 use super::epochs::Standing;
 use super::{Cache, key};
 
@@ -63,12 +64,16 @@ impl Cache {
         let (tier_key, whole, now) = (key::tier_key(key), key.primary_key(), self.clock.now());
         let fill = self.shards.with(&tier_key.primary, |shard| shard.fill(&tier_key, whole));
         let valid = |standing| standing == Standing::Valid;
-        fill.is_some_and(|fill| fill.is_attachable() && valid(self.standing(&tier_key.primary, &fill.head)))
-            || self.memory.get(&tier_key).is_some_and(|entry| {
-                entry.head.is_of(whole)
-                    && entry.head.is_fresh(now)
-                    && entry.head.is_younger_than(JUST_NOW, now)
-                    && valid(entry.standing(&self.epochs, &tier_key.primary))
-            })
+        // What is there in part may have been found, and found wanting.
+        let answers = |head: &Head| !head.is_partial();
+        fill.is_some_and(|fill| {
+            fill.is_attachable() && answers(&fill.head) && valid(self.standing(&tier_key.primary, &fill.head))
+        }) || self.memory.get(&tier_key).is_some_and(|entry| {
+            entry.head.is_of(whole)
+                && answers(&entry.head)
+                && entry.head.is_fresh(now)
+                && entry.head.is_younger_than(JUST_NOW, now)
+                && valid(entry.standing(&self.epochs, &tier_key.primary))
+        })
     }
 }

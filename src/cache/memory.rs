@@ -1,4 +1,8 @@
 //! The memory tier: whole objects, the least recently used of which make room.
+//!
+//! Before a disk tier it is also where newcomers show what they are worth: what was hit here and is not on the disk moves
+//! there when it has to go. For both, recency is the right order: frequency is what the disk's admission looks at, and moka's
+//! TinyLFU keeps newcomers out, the large ones above all (`cargo bench --bench trace`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,14 +19,14 @@ use crate::metrics::TierMetrics;
 /// moka's weights are 32 bits wide: in units of 64 bytes they reach 256 GiB and stay exact for small objects.
 const WEIGHT_UNIT: u64 = 64;
 /// What an entry costs besides its bytes: moka's node and the allocations, measured at about this.
-const ENTRY_OVERHEAD: u64 = 300;
+pub(super) const ENTRY_OVERHEAD: u64 = 300;
+/// Bytes of evicted objects that may be on their way to the disk at a time; beyond, they are lost.
+const DEMOTING: u64 = 32 << 20;
 
 /// An object in memory.
 pub(super) struct Entry {
     pub(super) head: Head,
     pub(super) body: Body,
-    /// The disk tier has it, or is being given it.
-    pub(super) on_disk: AtomicBool,
     /// It answered a request since it came here.
     hit: AtomicBool,
     /// The purge sequence it is older than.
@@ -32,9 +36,9 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(head: Head, body: Body, on_disk: bool, asked: u64) -> Self {
+    pub(super) fn new(head: Head, body: Body, asked: u64) -> Self {
         let epoch = AtomicU64::new(head.mark.epoch);
-        Self { head, body, on_disk: AtomicBool::new(on_disk), hit: AtomicBool::new(false), asked, epoch }
+        Self { head, body, hit: AtomicBool::new(false), asked, epoch }
     }
 
     /// How it stands with purges by scope.
@@ -44,8 +48,7 @@ impl Entry {
 
     /// The same content under the head that a validation brought.
     pub(super) fn renewed(old: &Self, head: Head, asked: u64) -> Self {
-        let on_disk = old.on_disk.load(Ordering::Acquire);
-        let this = Self::new(head, old.body.clone(), on_disk, asked);
+        let this = Self::new(head, old.body.clone(), asked);
         this.hit.store(old.hit.load(Ordering::Relaxed), Ordering::Relaxed);
         this
     }
@@ -65,22 +68,21 @@ impl MemoryTier {
     pub(super) fn new(capacity: u64, metrics: TierMetrics) -> Self {
         let demote: Arc<OnceLock<&'static Cache>> = Arc::default();
         let (evicted, target) = (metrics.clone(), Arc::clone(&demote));
-        let objects = moka::sync::Cache::builder()
-            .max_capacity(capacity / WEIGHT_UNIT)
-            // The default admission loses to LRU on CDN traffic: newcomers, above all large ones, hardly get in.
-            .eviction_policy(EvictionPolicy::lru())
-            .weigher(|_, entry: &Arc<Entry>| u32::try_from(entry.size().div_ceil(WEIGHT_UNIT)).unwrap_or(u32::MAX))
-            .eviction_listener(move |key: Arc<Key>, entry: Arc<Entry>, cause| {
+        let demoting = Arc::new(AtomicU64::new(0));
+        let objects = objects(
+            capacity,
+            |entry: &Arc<Entry>| entry.size(),
+            move |key: Key, entry: Arc<Entry>, cause| {
                 evicted.objects.dec();
                 evicted.bytes.sub(gauge(entry.size()));
                 if cause == RemovalCause::Size {
                     evicted.evictions.inc();
                     if let Some(cache) = target.get() {
-                        demote_entry(cache, *key, entry);
+                        demote_entry(cache, key, entry, &demoting);
                     }
                 }
-            })
-            .build();
+            },
+        );
         metrics.capacity.set(gauge(capacity));
         Self { objects, metrics, demote }
     }
@@ -89,6 +91,11 @@ impl MemoryTier {
     pub(super) fn demote_to(&self, cache: &'static Cache) {
         // Set once, by `Cache::open`.
         let _ = self.demote.set(cache);
+    }
+
+    /// Whether an object more would push out none; an eighth of the capacity is left for those that come by fills.
+    pub(super) fn has_room(&self) -> bool {
+        self.metrics.bytes.get() < self.metrics.capacity.get() / 8 * 7
     }
 
     /// The object, now the most recently used.
@@ -160,17 +167,38 @@ impl MemoryTier {
     }
 }
 
-/// Writes an object that was of use to the disk, if that has not got it. Fills go to both tiers, so that this happens
-/// only after the disk tier had refused one.
-fn demote_entry(cache: &'static Cache, key: Key, entry: Arc<Entry>) {
-    if entry.on_disk.load(Ordering::Acquire) || !entry.hit.load(Ordering::Relaxed) {
+/// What holds the objects: at most `capacity` bytes by `size`, in the order of use.
+pub(super) fn objects<K, V>(
+    capacity: u64,
+    size: impl Fn(&V) -> u64 + Send + Sync + 'static,
+    evicted: impl Fn(K, V, RemovalCause) + Send + Sync + 'static,
+) -> moka::sync::Cache<K, V>
+where
+    K: std::hash::Hash + Eq + Copy + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    moka::sync::Cache::builder()
+        .max_capacity(capacity / WEIGHT_UNIT)
+        .eviction_policy(EvictionPolicy::lru())
+        .weigher(move |_, value| u32::try_from(size(value).div_ceil(WEIGHT_UNIT)).unwrap_or(u32::MAX))
+        .eviction_listener(move |key: Arc<K>, value, cause| evicted(*key, value, cause))
+        .build()
+}
+
+/// Where an object goes that leaves memory: what was never hit, nowhere. What is on the disk gets its hit counted there;
+/// what is not has earned its place there.
+fn demote_entry(cache: &'static Cache, key: Key, entry: Arc<Entry>, demoting: &Arc<AtomicU64>) {
+    let Some(disk) = cache.disk.as_ref().filter(|_| entry.hit.load(Ordering::Relaxed)) else { return };
+    if disk.count_hit(&key) {
         return;
     }
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let Some(held) = Demoting::take(demoting, entry.size()) else { return };
+    // Before the task runs: a fetch that begins from now on takes it back.
+    let Some(mut writer) = disk.demotion(key) else { return };
     let pending = PendingWrite::new(cache);
     runtime.spawn(async move {
-        let _pending = pending;
-        let Some(mut writer) = cache.disk.as_ref().and_then(|disk| disk.writer(key)) else { return };
+        let _pending = (pending, held);
         for piece in entry.body.pieces() {
             if writer.append(piece).await.is_err() {
                 return;
@@ -180,6 +208,26 @@ fn demote_entry(cache: &'static Cache, key: Key, entry: Arc<Entry>) {
         head.mark.epoch = entry.epoch.load(Ordering::Acquire);
         cache.commit(key, entry.asked, writer, &head).await;
     });
+}
+
+/// Bytes on their way from memory to the disk.
+struct Demoting {
+    all: Arc<AtomicU64>,
+    own: u64,
+}
+
+impl Demoting {
+    fn take(all: &Arc<AtomicU64>, own: u64) -> Option<Self> {
+        let fits = |taken: u64| taken.checked_add(own).filter(|taken| *taken <= DEMOTING);
+        all.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok()?;
+        Some(Self { all: Arc::clone(all), own })
+    }
+}
+
+impl Drop for Demoting {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.own, Ordering::AcqRel);
+    }
 }
 
 fn gauge(bytes: u64) -> i64 {

@@ -56,16 +56,28 @@ pub(super) struct FillWriter {
 impl FillWriter {
     /// Begins a fill and lets look-ups find it.
     pub(super) fn begin(cache: &'static Cache, key: &CacheKey, meta: &CacheMeta) -> pingora::Result<Self> {
+        Self::begin_with(cache, key, meta, policy::content_length(meta.headers()).unwrap_or(None))
+    }
+
+    /// The same for content whose length is not that of the head.
+    pub(super) fn begin_with(
+        cache: &'static Cache,
+        key: &CacheKey,
+        meta: &CacheMeta,
+        declared: Option<u64>,
+    ) -> pingora::Result<Self> {
         let tier_key = key::tier_key(key);
         let asked = cache.asked(key);
         let head = Head::new(meta, key.primary_key(), tier_key.variant.is_none(), asked)?;
-        let declared = policy::content_length(meta.headers()).unwrap_or(None);
         let id = cache.next_fill.fetch_add(1, Ordering::Relaxed);
         let max_object = key.extensions.get::<Limit>().map_or(cache.max_object, |limit| limit.0);
         let fits = declared.unwrap_or(0) <= max_object;
         let current = cache.shards.with(&tier_key.primary, |shard| !shard.purged_since(&tier_key.primary, asked))
             && cache.standing(&tier_key.primary, &head) == Standing::Valid;
-        let writer = cache.disk.as_ref().filter(|_| fits && current).and_then(|disk| disk.writer(tier_key));
+        let writer = cache.disk.as_ref().filter(|_| fits && current).and_then(|disk| match head.layout() {
+            Some(_) => disk.writer_of_head(tier_key),
+            None => disk.writer(tier_key),
+        });
         let mut held = 0;
         let in_memory = declared.unwrap_or(0) <= cache.memory_object && cache.hold(&mut held, declared.unwrap_or(0));
         let mode = match (fits && current, in_memory, &writer) {
@@ -152,20 +164,23 @@ impl FillWriter {
     /// Puts the object into memory, unless it was purged, and writes it to the disk in the background.
     fn store_in_memory(&mut self, head: Head) {
         let (cache, key, asked) = (self.cache, self.fill.key, self.asked);
-        let entry = Arc::new(Entry::new(head, self.fill.body(), self.writer.is_some(), asked));
+        let entry = Arc::new(Entry::new(head, self.fill.body(), asked));
         let stored = cache.shards.with(&key.primary, |shard| {
             shard.remove_fill(&self.fill);
             // Something newer may be stored meanwhile.
             entry.standing(&cache.epochs, &key.primary) == Standing::Valid
                 && cache.insert(shard, key, Arc::clone(&entry), asked)
         });
-        let Some(writer) = self.writer.take().filter(|_| stored) else { return };
+        let Some(writer) = self.writer.take().filter(|_| stored) else {
+            // What was in memory before may have begun to move to the disk meanwhile.
+            if let Some(disk) = cache.disk.as_ref().filter(|_| stored) {
+                disk.outdate(&key);
+            }
+            return;
+        };
         let pending = PendingWrite::new(cache);
         tokio::spawn(async move {
-            let committed = cache.commit(key, asked, writer, &entry.head).await;
-            if !matches!(committed, Committed::Yes) {
-                entry.on_disk.store(false, Ordering::Release);
-            }
+            cache.commit(key, asked, writer, &entry.head).await;
             drop(pending);
         });
     }
@@ -262,8 +277,8 @@ impl Cache {
         drop(landing);
         match written {
             Ok(()) => Committed::Yes,
-            // A tier that is turned over faster than objects are written to it counts what it evicts.
-            Err(disk::WriteError::Evicted) => Committed::No,
+            // A tier that is turned over faster than objects are written to it counts what it evicts; what is newer is there.
+            Err(disk::WriteError::Evicted | disk::WriteError::Superseded) => Committed::No,
             Err(error) => {
                 tracing::warn!(%error, "an object was not written to the disk tier");
                 Committed::No

@@ -6,13 +6,17 @@
 mod conditions;
 mod freshness;
 mod invalidation;
+mod ranges;
+mod selection;
 mod storable;
 mod update;
 mod vary;
 
-pub use conditions::{Precondition, precondition, range_applies};
+pub use conditions::{Precondition, is_conditional, precondition, range_applies};
 pub use freshness::{LifetimeSource, current_age, stored_lifetime, time_to_live};
 pub use invalidation::{Resource, describes_target, invalidated};
+pub use ranges::{ContentRange, RangeSpec, StrongValidator, as_part, cut_part, part_answers, part_of};
+pub use selection::{Selection, select};
 pub use storable::{CookieRule, HARMLESS_VALUE, SetCookieRule};
 pub use update::merge_validation;
 pub use vary::{Family, family, names as vary_names, variance};
@@ -31,10 +35,23 @@ use storable::Framing;
 
 /// Set in the stored head of a response whose end was the end of a connection; never sent.
 const UNTIL_CLOSE: HeaderName = HeaderName::from_static("selvedge-until-close");
+/// Set in the stored head of a response whose content is stored in slices; never sent. See `cache::slices`.
+pub const SLICES: HeaderName = HeaderName::from_static("selvedge-slices");
+/// Fields of the stored form alone: whatever an origin server sends under these names is no such thing.
+pub const STORED_FIELDS: [HeaderName; 4] = [UNTIL_CLOSE, SIBLING, SLICES, ranges::PART];
 /// Fields that are between an origin server and this cache, or of the stored form alone, and no client gets to see.
-pub const OWN_FIELDS: [HeaderName; 2] = [SELVEDGE_CACHE_CONTROL, UNTIL_CLOSE];
+pub const OWN_FIELDS: [HeaderName; 5] = [SELVEDGE_CACHE_CONTROL, UNTIL_CLOSE, SIBLING, SLICES, ranges::PART];
+/// Marks a stored response whose content is a file that the origin keeps compressed beside the one asked for; its value
+/// is the coding.
+pub const SIBLING: HeaderName = HeaderName::from_static("selvedge-sibling");
 /// For how many seconds a response that ended with its connection answers, whatever it says.
 const UNTIL_CLOSE_MAX: u64 = 60;
+/// The same for a part whose content is not as long as its `Content-Range` says.
+const ODD_PART_MAX: u64 = 60;
+/// The same for any other part.
+const PART_MAX: u64 = 24 * 3600;
+/// How far behind the moment of storing a clock may be that is not taken to have been put back.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
 /// Bytes of the field section above which a response isn't stored; the stored form has to be read back in one piece.
 pub const MAX_HEAD: usize = 64 << 10;
@@ -151,6 +168,8 @@ pub enum HitVerdict {
 
 /// Compares a stored response with a request's demands (sections 4.2 and 5.2.1). The response's own prohibition of
 /// stale answers is stronger than `max-stale`, and its `immutable` than the `max-age` of a reload (RFC 8246 section 2).
+///
+/// What was stored later than now has an age that nobody knows, since the clock has been put back: it is validated.
 pub fn on_hit(meta: &CacheMeta, demand: &Demand, now: SystemTime) -> HitVerdict {
     if demand.personal && meta.headers().contains_key(header::SET_COOKIE) {
         return HitVerdict::Unusable;
@@ -158,12 +177,16 @@ pub fn on_hit(meta: &CacheMeta, demand: &Demand, now: SystemTime) -> HitVerdict 
     let age = current_age(meta, now);
     let ttl = time_to_live(meta, now);
     let too_old = demand.max_age.is_some_and(|max| max == 0 || age > Duration::from_secs(max.into()));
-    if ttl > 0 || meta.is_fresh(now) {
-        return if refused_by(meta, demand, now).is_some() { HitVerdict::Refused } else { HitVerdict::Use };
+    let fresh = ttl > 0 || meta.is_fresh(now);
+    if fresh && !from_the_future(meta, now) && refused_by(meta, demand, now).is_none() {
+        return HitVerdict::Use;
     }
-    if meta.headers().contains_key(UNTIL_CLOSE) {
-        // A validation would confirm the tag of a fragment.
+    if ends_with_connection(meta) || part_of(meta.headers()).is_some() {
+        // A validation would confirm the tag of a fragment, and bring none of what a part lacks.
         return HitVerdict::Unusable;
+    }
+    if fresh || from_the_future(meta, now) {
+        return HitVerdict::Refused;
     }
     let allowed = demand.max_stale.is_some_and(|max| max == u32::MAX || -ttl <= i64::from(max));
     if allowed && !demand.validate && !too_old && freshness::stale_allowed(meta.headers()) {
@@ -171,6 +194,17 @@ pub fn on_hit(meta: &CacheMeta, demand: &Demand, now: SystemTime) -> HitVerdict 
     } else {
         HitVerdict::Stale
     }
+}
+
+/// Whether the clock has been put back behind the moment of storing.
+fn from_the_future(meta: &CacheMeta, now: SystemTime) -> bool {
+    now.checked_add(CLOCK_TOLERANCE).is_some_and(|soon| meta.epoch().max(meta.created()) > soon)
+}
+
+/// Whether the end of the content was the end of a connection, so that it may be a fragment: it is kept for a minute at
+/// most and not validated.
+pub fn ends_with_connection(meta: &CacheMeta) -> bool {
+    meta.headers().contains_key(UNTIL_CLOSE)
 }
 
 /// The request directive that refuses a fresh response (section 5.2.1).
@@ -201,6 +235,7 @@ pub enum StaleCause {
 /// Whether a stored response may answer although it is stale (RFC 5861; RFC 9111 section 4.2.4).
 pub fn may_serve_stale(meta: &CacheMeta, now: SystemTime, cause: StaleCause) -> bool {
     freshness::stale_allowed(meta.headers())
+        && !from_the_future(meta, now)
         && match cause {
             StaleCause::Updating => meta.serve_stale_while_revalidate(now),
             StaleCause::Error => meta.serve_stale_if_error(now),
@@ -219,6 +254,8 @@ pub struct ResponseRules {
     pub set_cookie: SetCookieRule,
     /// What is done with the response to a request that has cookies.
     pub cookie: CookieRule,
+    /// From the request to the response's head: how much older it is than its `Age` says (section 4.2.3).
+    pub delay: Duration,
 }
 
 /// A response that is to be stored.
@@ -243,7 +280,7 @@ pub enum NotStored {
     Cookie,
     /// It sets a cookie.
     SetCookie,
-    /// `Vary: *`; any `Vary` on the response to a POST.
+    /// `Vary: *`, one that names what no key can have, or any on the response to a POST.
     VaryStar,
     /// A status that is not stored.
     Status,
@@ -346,7 +383,7 @@ fn admit(
     let cc = CacheControl::of_response(&response.headers);
     allowed(request, response, &cc, rules)?;
     let until_close = storable::framing(response, rules)? == Framing::UntilClose;
-    let mut times = freshness::times(response, &cc, now, rules.grace).ok_or(NotStored::NoLifetime)?;
+    let mut times = freshness::times(response, &cc, now, rules).ok_or(NotStored::NoLifetime)?;
     let mut head = storable_head(response);
     if until_close {
         if !times.explicit {
@@ -355,6 +392,10 @@ fn admit(
         times.cap(now, Duration::from_secs(UNTIL_CLOSE_MAX));
         // A static name and value cannot be refused.
         let _ = head.insert_header(UNTIL_CLOSE, "1");
+    }
+    if let Some(part) = part_of(&response.headers) {
+        let most = if ranges::is_odd(&part, &response.headers) { ODD_PART_MAX } else { PART_MAX };
+        times.cap(now, Duration::from_secs(most));
     }
     let mut meta = CacheMeta::new(times.fresh_until, now, times.stale_while_revalidate, times.stale_if_error, head);
     meta.set_epoch_override(times.epoch);
@@ -371,7 +412,7 @@ fn allowed(
     if storable::is_part(response) {
         return Err(NotStored::Partial);
     }
-    if !storable::storable(response.status) {
+    if !storable::storable(response.status) && part_of(&response.headers).is_none() {
         return Err(NotStored::Status);
     }
     // Of `must-understand, no-store` the second is for caches that do not know the status (section 5.2.2.3).
@@ -395,7 +436,7 @@ fn allowed(
     if !storable::allows_cookies(rules.set_cookie, request, &response.headers, cc) {
         return Err(NotStored::SetCookie);
     }
-    if vary::has_star(&response.headers) {
+    if vary::is_unkeyable(&response.headers) {
         return Err(NotStored::VaryStar);
     }
     let error = response.status.is_client_error() || response.status.as_u16() >= 500;
@@ -435,5 +476,9 @@ fn storable_head(response: &ResponseHeader) -> ResponseHeader {
     head
 }
 
+#[cfg(test)]
+mod examples;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use pingora::cache::CacheKey;
 use serde_json::{Value, json};
 
-use super::epochs::Record;
+use super::epochs::{Mark, Record};
 use super::scope::{self, Kind};
 use super::{Cache, PurgeError, key};
 use crate::types::HostName;
@@ -52,6 +52,30 @@ impl Scope {
             Self::Url(name) | Self::Prefix(name) | Self::Host(name) | Self::Tag(name) => name,
             Self::All => "*",
         }
+    }
+}
+
+/// Tells which stored responses a purge by scope would take.
+#[derive(Clone, Copy, Debug)]
+pub struct Matcher {
+    scope: u64,
+}
+
+impl Matcher {
+    /// That of a prefix, host or tag, or of everything.
+    ///
+    /// # Errors
+    /// It is malformed, as a purge of it would say, or a URL.
+    pub fn new(scope: &Scope) -> Result<Self, String> {
+        match resolve(scope, |_| Err("a URL is no scope".to_owned()))? {
+            Resolved::Scope(_, scope) => Ok(Self { scope }),
+            Resolved::Key(_) => Err("a URL is no scope".to_owned()),
+        }
+    }
+
+    /// Whether the purge would take what has this mark.
+    pub fn takes(self, mark: &Mark) -> bool {
+        self.scope == scope::EVERYTHING || mark.scopes.iter().any(|of| *of == self.scope || *of == scope::LOOSE)
     }
 }
 

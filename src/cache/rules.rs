@@ -24,7 +24,7 @@ use http::request;
 use pingora::cache::CacheMeta;
 use pingora::http::ResponseHeader;
 
-use super::policy::{NotStored, ResponseRules};
+use super::policy::{NotStored, ResponseRules, SetCookieRule};
 
 /// The rules of one route. The default ones change nothing that RFC 9111 says, but for what protects persons: a
 /// response to a request with a cookie needs an express permission, and an HTML page never goes by an asset's name.
@@ -34,6 +34,8 @@ pub struct CacheRules {
     pub key: KeyRules,
     /// How `Cookie` and `Set-Cookie` are taken.
     pub cookies: Cookies,
+    /// Which responses that set cookies are stored.
+    pub set_cookie: SetCookieRule,
     /// How `Authorization` is taken.
     pub authorization: Authorization,
     /// Requests with a cookie of such a name are neither looked up nor stored.
@@ -53,6 +55,18 @@ pub struct CacheRules {
     pub min_uses: u8,
     /// Bytes of the largest content that is stored, where it is less than the cache's own limit.
     pub max_object: Option<u64>,
+    /// Whether large responses are stored in slices.
+    pub slices: Slicing,
+}
+
+/// Whether large responses are stored in slices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Slicing {
+    /// Where the origin server answers ranges and names its representations by strong validators.
+    #[default]
+    On,
+    /// Every response is fetched and stored whole.
+    Off,
 }
 
 /// Why a response is not stored.
@@ -156,7 +170,13 @@ impl CacheRules {
             return Err(Unstored::Disguised);
         }
         let ttl = self.ttl_of(path, response);
+        let limits = &ResponseRules { set_cookie: self.set_cookie, ..*limits };
         ttl::admit(self.force, ttl, request, response, now, limits).map_err(Unstored::Policy)
+    }
+
+    /// Whether the answer to a POST may be kept for GET, as far as the route's rules go.
+    pub fn keeps_posted(&self, request: &HeaderMap, path: &str, response: &ResponseHeader) -> bool {
+        !self.bypasses(request, path) && self.min_uses <= 1 && (self.force || !personal::disguised(path, response))
     }
 
     /// The content's limit under a cache that stores up to `cache` bytes.

@@ -111,18 +111,21 @@ pub fn tags(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     values.flat_map(|value| value.as_bytes().split(|byte| separates(*byte))).filter(|tag| !tag.is_empty())
 }
 
+/// The prefixes of a path, with or without a query, by which it can be purged, the shortest first: of `/a/b` these are the
+/// root, which is empty, `/a` and `/a/b`.
+pub fn prefixes(path_and_query: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let path = path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let ends = (0..path.len()).filter(|at| path[*at] == b'/').chain([path.len()]);
+    ends.take(MAX_DEPTH + 1).map(|end| &path[..end])
+}
+
 fn separates(byte: u8) -> bool {
     byte == b',' || byte.is_ascii_whitespace()
 }
 
 fn of_location(host: &[u8], path_and_query: &[u8], scopes: &mut Vec<u64>) {
     scopes.push(hash(Kind::Host, host));
-    let path = path_and_query.split(|byte| *byte == b'?').next().unwrap_or_default();
-    // Each end of a segment ends a prefix: of `/a/b` these are the root, `/a` and `/a/b`.
-    let ends = (0..path.len()).filter(|at| path[*at] == b'/').chain([path.len()]);
-    for end in ends.take(MAX_DEPTH + 1) {
-        scopes.push(prefix(host, &path[..end]));
-    }
+    scopes.extend(prefixes(path_and_query).map(|path| prefix(host, path)));
 }
 
 fn prefix(host: &[u8], path: &[u8]) -> u64 {

@@ -18,6 +18,7 @@ use super::hit::{Hit, Tier};
 use super::memory::Entry;
 use super::miss::FillWriter;
 use super::purged::Shard;
+use super::slices::{Layout, SliceWriter, Slices};
 use super::{Asked, Cache, key};
 
 type Found = Option<(CacheMeta, HitHandler)>;
@@ -25,35 +26,7 @@ type Found = Option<(CacheMeta, HitHandler)>;
 #[async_trait]
 impl Storage for Cache {
     async fn lookup(&'static self, key: &CacheKey, _trace: &SpanHandle) -> pingora::Result<Found> {
-        let (tier_key, whole) = (key::tier_key(key), key.primary_key());
-        let held = self.memory.get(&tier_key).filter(|entry| entry.head.is_of(whole));
-        let held = held.and_then(|entry| match entry.standing(&self.epochs, &tier_key.primary) {
-            Standing::Gone => {
-                self.shards.with(&tier_key.primary, |_| self.memory.drop_entry(&tier_key, &entry));
-                None
-            }
-            standing => Some((entry, standing)),
-        });
-        if let Some((entry, Standing::Valid)) = &held
-            && entry.head.is_fresh(self.clock.now())
-        {
-            return Ok(Some(self.memory_hit(entry, Standing::Valid)));
-        }
-        // What is being fetched now is newer than anything stale.
-        let (fill, promotion) = self.shards.with(&tier_key.primary, |shard| {
-            let promotion = shard.may_promote(&tier_key.primary).then(|| self.shards.sequence());
-            (shard.fill(&tier_key, whole), promotion)
-        });
-        // What was asked for before a purge, a soft one too, answers only those who had asked.
-        let fill = fill.filter(|fill| self.standing(&tier_key.primary, &fill.head) == Standing::Valid);
-        if let Some(reader) = fill.and_then(|fill| fill.attach()) {
-            let meta = reader.fill().head.to_meta();
-            return Ok(Some((meta, Box::new(Hit::fill(reader, Some(self.collapsed.clone()))))));
-        }
-        match held {
-            Some((entry, standing)) => Ok(Some(self.memory_hit(&entry, standing))),
-            None => Ok(self.find_on_disk(tier_key, whole, promotion).await),
-        }
+        Ok(self.find(key).await.map(|(meta, hit)| (meta, Box::new(hit) as HitHandler)))
     }
 
     /// Never `Ok(None)`, at which the proxy would panic.
@@ -63,6 +36,9 @@ impl Storage for Cache {
         tag: Option<&[u8]>,
         _trace: &SpanHandle,
     ) -> pingora::Result<Found> {
+        if let Some(own) = tag.and_then(|tag| self.own_slices(key, tag)) {
+            return Ok(Some(own));
+        }
         let primary = key::tier_key(key).primary;
         let own = tag
             .and_then(|tag| <[u8; 8]>::try_from(tag).ok())
@@ -79,7 +55,10 @@ impl Storage for Cache {
         meta: &CacheMeta,
         _trace: &SpanHandle,
     ) -> pingora::Result<MissHandler> {
-        Ok(Box::new(FillWriter::begin(self, key, meta)?))
+        match Layout::of(meta.headers()) {
+            Some(layout) => Ok(Box::new(SliceWriter::begin(self, key, meta, layout).await?)),
+            None => Ok(Box::new(FillWriter::begin(self, key, meta)?)),
+        }
     }
 
     /// Takes all variants, for the slot that pingora names selects no less.
@@ -128,6 +107,49 @@ impl Storage for Cache {
 }
 
 impl Cache {
+    /// The stored response of a key, from memory, a fill in flight, or the disk.
+    pub(super) async fn find(&'static self, key: &CacheKey) -> Option<(CacheMeta, Hit)> {
+        let (tier_key, whole) = (key::tier_key(key), key.primary_key());
+        let held = self.memory.get(&tier_key).filter(|entry| entry.head.is_of(whole));
+        let held = held.and_then(|entry| match entry.standing(&self.epochs, &tier_key.primary) {
+            Standing::Gone => {
+                self.shards.with(&tier_key.primary, |_| self.memory.drop_entry(&tier_key, &entry));
+                None
+            }
+            standing => Some((entry, standing)),
+        });
+        if let Some((entry, Standing::Valid)) = &held
+            && entry.head.is_fresh(self.clock.now())
+        {
+            return Some(self.found(key, &entry.head, Standing::Valid, self.memory_hit(entry)));
+        }
+        // What is being fetched now is newer than anything stale.
+        let (fill, promotion) = self.shards.with(&tier_key.primary, |shard| {
+            let promotion = shard.may_promote(&tier_key.primary).then(|| self.shards.sequence());
+            (shard.fill(&tier_key, whole), promotion)
+        });
+        // What was asked for before a purge, a soft one too, answers only those who had asked.
+        let fill = fill.filter(|fill| self.standing(&tier_key.primary, &fill.head) == Standing::Valid);
+        if let Some(reader) = fill.and_then(|fill| fill.attach()) {
+            let fill = Arc::clone(reader.fill());
+            let hit = Hit::fill(reader, Some(self.collapsed.clone()));
+            return Some(self.found(key, &fill.head, Standing::Valid, hit));
+        }
+        match held {
+            Some((entry, standing)) => Some(self.found(key, &entry.head, standing, self.memory_hit(&entry))),
+            None => self.find_on_disk(key, promotion).await,
+        }
+    }
+
+    /// What the proxy gets of what was found. The content of what is stored in slices is not with its head.
+    fn found(&'static self, key: &CacheKey, head: &Head, standing: Standing, hit: Hit) -> (CacheMeta, Hit) {
+        let meta = self.meta_of(head, standing);
+        match head.layout() {
+            Some(layout) => (meta, Hit::sliced(Slices::new(self, key.clone(), layout))),
+            None => (meta, hit),
+        }
+    }
+
     /// The purge sequence a request began at, as [`Cache::stamp`] left it, or else the present one.
     pub(super) fn asked(&self, key: &CacheKey) -> u64 {
         key.extensions.get::<Asked>().map_or_else(|| self.shards.sequence(), |asked| asked.0)
@@ -157,14 +179,15 @@ impl Cache {
         }
     }
 
-    fn memory_hit(&self, entry: &Arc<Entry>, standing: Standing) -> (CacheMeta, HitHandler) {
+    fn memory_hit(&self, entry: &Arc<Entry>) -> Hit {
         self.memory.count_hit(entry);
-        (self.meta_of(&entry.head, standing), Box::new(Hit::memory(Arc::clone(entry), Tier::Memory)))
+        Hit::memory(Arc::clone(entry), Tier::Memory)
     }
 
-    /// A hit on the disk; what is small moves up to memory, unless a purge is under way (`promotion` is `None`) or comes
-    /// before it is there. Whatever cannot be read is a miss.
-    async fn find_on_disk(&'static self, key: Key, whole: &[u8], promotion: Option<u64>) -> Found {
+    /// A hit on the disk; what is small and hit again soon, or while memory has room, moves up there, unless a purge is
+    /// under way (`promotion` is `None`) or comes before it is there. Whatever cannot be read is a miss.
+    async fn find_on_disk(&'static self, asked_for: &CacheKey, promotion: Option<u64>) -> Option<(CacheMeta, Hit)> {
+        let (key, whole) = (key::tier_key(asked_for), asked_for.primary_key());
         let object = self.disk.as_ref()?.get(&key).await?;
         let head = Head::decode(object.meta(), key.variant.is_none(), object.mark());
         let head = head.filter(|head| head.is_of(whole))?;
@@ -175,12 +198,13 @@ impl Cache {
         if standing == Standing::Gone {
             return None;
         }
-        let meta = self.meta_of(&head, standing);
-        if object.len() > self.memory_object {
-            return Some((meta, Box::new(Hit::disk(object))));
+        let again = self.promotion.is_again(&key);
+        let moves_up = promotion.is_some() && (again || self.memory.has_room());
+        if object.len() > self.memory_object || !moves_up {
+            return Some(self.found(asked_for, &head, standing, Hit::disk(object)));
         }
         let body = read_whole(&object).await?;
-        let entry = Arc::new(Entry::new(head, body, true, promotion.unwrap_or(0)));
+        let entry = Arc::new(Entry::new(head, body, promotion.unwrap_or(0)));
         if let Some(asked) = promotion {
             self.shards.with(&key.primary, |shard| {
                 // What came meanwhile is newer.
@@ -189,7 +213,8 @@ impl Cache {
                 }
             });
         }
-        Some((meta, Box::new(Hit::memory(entry, Tier::Disk))))
+        let hit = Hit::memory(Arc::clone(&entry), Tier::Disk);
+        Some(self.found(asked_for, &entry.head, standing, hit))
     }
 
     fn update_memory(&self, shard: &mut Shard, key: Key, head: &Head, asked: u64) -> bool {

@@ -1,4 +1,4 @@
-//! One battery for the storage, run over memory alone and over memory and disk.
+//! One battery for the storage, run over memory alone, over memory and disk, and over the disk alone.
 
 mod fills;
 mod lock;
@@ -28,9 +28,11 @@ fn span() -> SpanHandle {
 
 fn bench(memory_capacity: u64, disk: bool) -> Bench {
     let dir = tempfile::tempdir().unwrap();
-    let disk = disk.then(|| disk::Settings { path: dir.path().join("cache"), capacity: 64 * MIB, segment_size: MIB });
+    let (path, sync) = (dir.path().join("cache"), disk::SyncPolicy::Close);
+    let admission = admission::Rule::All;
+    let disk = disk.then_some(disk::Settings { path, capacity: 64 * MIB, segment_size: MIB, sync, admission });
     let (clock, metrics) = (Clock::adjustable(), Box::leak(Box::new(Metrics::new())));
-    let settings = Settings { memory_capacity, disk, max_object: None, grace: 0 };
+    let settings = Settings { memory_capacity, disk, max_object: None, slice_size: 64 << 10, grace: 0 };
     let cache = Cache::open(&settings, clock.clone(), metrics).unwrap();
     Bench { cache, clock, metrics, _dir: dir }
 }
@@ -100,13 +102,13 @@ async fn read(hit: &mut HitHandler) -> pingora::Result<Bytes> {
 }
 
 /// The tiers a property has to hold over.
-fn both() -> [Bench; 2] {
-    [bench(32 * MIB, false), bench(32 * MIB, true)]
+fn every() -> [Bench; 3] {
+    [bench(32 * MIB, false), bench(32 * MIB, true), bench(0, true)]
 }
 
 #[tokio::test]
 async fn what_is_stored_is_found_whole_and_in_ranges() {
-    for bench in both() {
+    for bench in every() {
         for size in [0, 1, 70_000, 3 << 20] {
             let (key, body) = (key(&format!("/{size}")), content(size));
             assert!(bench.find(&key).await.is_none());
@@ -130,7 +132,7 @@ async fn what_is_stored_is_found_whole_and_in_ranges() {
 
 #[tokio::test]
 async fn several_readers_follow_one_fill() {
-    for bench in both() {
+    for bench in every() {
         for size in [40_000, 3 << 20] {
             let (key, body) = (key(&format!("/{size}")), content(size));
             let (mut miss, mut own) = bench.begin(&key, Some(size)).await;
@@ -164,7 +166,7 @@ async fn several_readers_follow_one_fill() {
 
 #[tokio::test]
 async fn a_fill_that_breaks_off_gives_its_readers_an_error() {
-    for bench in both() {
+    for bench in every() {
         for length in [Some(100_000), None] {
             let key = key("/broken");
             let (mut miss, mut own) = bench.begin(&key, length).await;
@@ -181,7 +183,7 @@ async fn a_fill_that_breaks_off_gives_its_readers_an_error() {
 
 #[tokio::test]
 async fn content_of_another_length_than_declared_is_not_stored() {
-    for bench in both() {
+    for bench in every() {
         let key = key("/lies");
         let (mut miss, mut own) = bench.begin(&key, Some(10)).await;
         miss.write_body(content(9), true).await.unwrap();
@@ -200,7 +202,7 @@ async fn content_of_another_length_than_declared_is_not_stored() {
 
 #[tokio::test]
 async fn a_length_learnt_at_the_end_makes_ranges_possible() {
-    for bench in both() {
+    for bench in every() {
         for size in [5000, 5 << 20] {
             let (key, body) = (key(&format!("/{size}")), content(size));
             let (mut miss, own) = bench.begin(&key, None).await;
@@ -229,7 +231,7 @@ async fn a_length_learnt_at_the_end_makes_ranges_possible() {
 
 #[tokio::test]
 async fn a_purge_takes_all_variants_and_nothing_else() {
-    for bench in both() {
+    for bench in every() {
         let body = content(100);
         let keys = [key("/a"), variant("/a", 1), variant("/a", 2)];
         for key in keys.iter().chain([&key("/b")]) {
@@ -262,7 +264,7 @@ impl Cache {
 
 #[tokio::test]
 async fn a_fill_that_a_purge_overtakes_is_finished_but_not_stored() {
-    for bench in both() {
+    for bench in every() {
         for (size, all) in [(1000, false), (3 << 20, false), (1000, true)] {
             let (key, body) = (key(&format!("/{size}")), content(size));
             let (mut miss, mut own) = bench.begin(&key, Some(size)).await;
@@ -284,7 +286,7 @@ async fn a_fill_that_a_purge_overtakes_is_finished_but_not_stored() {
 
 #[tokio::test]
 async fn a_response_asked_for_before_a_purge_is_not_stored_after_it() {
-    for bench in both() {
+    for bench in every() {
         let mut key = key("/a");
         bench.cache.stamp(&mut key);
         bench.cache.purge(&key).await.unwrap();
@@ -335,8 +337,27 @@ async fn an_object_moves_up_from_the_disk_unless_it_is_large() {
 }
 
 #[tokio::test]
+async fn from_a_full_memory_tier_only_what_is_used_again_pushes_others_out() {
+    let bench = bench(8 * MIB, true);
+    let body = content(100_000);
+    for index in 0..200 {
+        bench.put(&key(&format!("/{index}")), &body).await;
+    }
+    bench.landed().await;
+    bench.cache.memory.settle();
+    let first = key("/0");
+    for tier in [Tier::Disk, Tier::Disk, Tier::Memory] {
+        let (_, mut hit) = bench.find(&first).await.unwrap();
+        assert_eq!(tier_of(&hit), tier);
+        assert!(read(&mut hit).await.unwrap() == body);
+        bench.cache.memory.settle();
+    }
+}
+
+#[tokio::test]
 async fn a_fresh_fetch_is_preferred_over_a_stale_object() {
-    for bench in both() {
+    // What is on the disk alone is not even looked at while there is a fetch to follow.
+    for bench in [bench(32 * MIB, false), bench(32 * MIB, true)] {
         let key = key("/a");
         bench.put(&key, &content(10)).await;
         bench.landed().await;
@@ -351,7 +372,7 @@ async fn a_fresh_fetch_is_preferred_over_a_stale_object() {
 
 #[tokio::test]
 async fn a_validation_renews_the_head_in_every_tier() {
-    for bench in both() {
+    for bench in every() {
         let (key, body) = (key("/a"), content(10));
         bench.put(&key, &body).await;
         bench.landed().await;
@@ -385,7 +406,7 @@ async fn bench_update(cache: &'static Cache, path: &str, meta: &CacheMeta) -> bo
 
 #[tokio::test]
 async fn two_targets_with_one_hash_are_told_apart() {
-    for bench in both() {
+    for bench in every() {
         let (a, mut b) = (key("/a"), key("/b"));
         b.set_primary_bin_override(tier_hash(&a));
         bench.put(&a, &content(10)).await;
@@ -412,7 +433,7 @@ async fn an_object_of_use_that_the_disk_lacks_is_written_to_it_on_eviction() {
             entry::Head::new(&meta(Some(10)), key(path).primary_key(), true, bench.cache.shards.sequence()).unwrap();
         let mut body = entry::Body::default();
         body.push(content(10));
-        let entry = Arc::new(memory::Entry::new(head, body, false, asked));
+        let entry = Arc::new(memory::Entry::new(head, body, asked));
         bench.cache.shards.with(&tier_key.primary, |shard| bench.cache.insert(shard, tier_key, entry, asked));
     }
     assert_eq!(bench.tier(&key("/used")).await, Some(Tier::Memory));
@@ -438,7 +459,7 @@ fn many_variants_cost_no_more_than_those_in_memory() {
         let tier_key = disk::Key { primary, variant: Some(hash) };
         let head =
             entry::Head::new(&meta(Some(0)), key("/a").primary_key(), false, bench.cache.shards.sequence()).unwrap();
-        let entry = Arc::new(memory::Entry::new(head, entry::Body::default(), false, asked));
+        let entry = Arc::new(memory::Entry::new(head, entry::Body::default(), asked));
         bench.cache.shards.with(&primary, |shard| bench.cache.insert(shard, tier_key, entry, asked));
     }
     bench.cache.memory.settle();

@@ -37,6 +37,10 @@ fn wrong_arguments_exit_64_and_say_why_on_standard_error() {
         &["purge"],
         &["why"],
         &["why", "style.css"],
+        &["store"],
+        &["store", "stat"],
+        &["store", "list", "--dir", "a", "--config", "b"],
+        &["store", "dump", "--dir", "a"],
     ] {
         let (code, out, err) = outcome(args);
         assert_eq!((code, out.as_str()), (ExitCode::from(64), ""), "{args:?}");
@@ -52,9 +56,21 @@ fn help_and_version_go_to_standard_output() {
         (code, out, err),
         (ExitCode::SUCCESS, format!("selvedge {}\n", env!("CARGO_PKG_VERSION")), String::new())
     );
-    for command in
-        [&[][..], &["serve"], &["check"], &["purge"], &["warm"], &["why"], &["cert", "self-signed"], &["completions"]]
-    {
+    for command in [
+        &[][..],
+        &["serve"],
+        &["check"],
+        &["purge"],
+        &["warm"],
+        &["why"],
+        &["store"],
+        &["store", "stat"],
+        &["store", "verify"],
+        &["store", "list"],
+        &["store", "dump"],
+        &["cert", "self-signed"],
+        &["completions"],
+    ] {
         let (code, out, err) = outcome(&[command, &["--help"]].concat());
         assert_eq!((code, err.as_str()), (ExitCode::SUCCESS, ""), "{command:?}");
         assert!(out.contains("Example"), "{command:?} has no example:\n{out}");

@@ -17,8 +17,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Sitemaps that an index may lead to.
+/// Sitemaps that indexes may lead to, and URLs that all of them may name: what they say is a stranger's, perhaps.
 const MAX_SITEMAPS: usize = 10_000;
+const MAX_URLS: usize = 5_000_000;
 
 /// What to fetch, and where the edge is.
 #[derive(Debug, Args)]
@@ -26,7 +27,7 @@ pub(super) struct Warm {
     /// URLs to fetch, with scheme and host
     #[arg(value_name = "URL", required_unless_present_any = ["sitemap", "list"], value_parser = absolute_url)]
     urls: Vec<String>,
-    /// A sitemap (or an index of sitemaps) whose URLs are fetched; it is fetched through the edge too
+    /// A sitemap, or an index of sitemaps, gzip or not, whose URLs are fetched; it is fetched through the edge too
     #[arg(long, value_name = "URL", value_parser = absolute_url)]
     sitemap: Vec<String>,
     /// A file with a URL on each line, `-` for standard input; empty lines and those that begin with # are left out
@@ -170,21 +171,23 @@ async fn follow_sitemaps(fetcher: &Fetcher, sitemaps: &[String], summary: &mut S
         let (found, is_index) = match read {
             Ok(sitemap::Sitemap { locations, is_index }) => (locations, is_index),
             Err(reason) => {
-                summary.total += 1;
-                summary.failures.push((sitemap, format!("not read as a sitemap: {reason}")));
+                summary.fail(sitemap, format!("not read as a sitemap: {reason}"));
                 continue;
             }
         };
+        let most = if is_index { MAX_SITEMAPS } else { MAX_URLS };
         for url in found {
             match absolute_url(&url) {
-                Err(reason) => {
-                    summary.total += 1;
-                    summary.failures.push((url, reason));
+                Err(reason) => summary.fail(url, reason),
+                Ok(url) if is_index && seen.contains(&url) => {}
+                Ok(_) if if is_index { seen.len() } else { urls.len() } >= most => {
+                    let what = if is_index { "sitemaps" } else { "URLs" };
+                    summary.fail(sitemap, format!("more than {most} {what} in all; the rest is left out"));
+                    break;
                 }
                 Ok(url) if is_index => {
-                    if seen.len() < MAX_SITEMAPS && seen.insert(url.clone()) {
-                        queue.push_back(url);
-                    }
+                    seen.insert(url.clone());
+                    queue.push_back(url);
                 }
                 Ok(url) => urls.push(url),
             }
@@ -194,6 +197,11 @@ async fn follow_sitemaps(fetcher: &Fetcher, sitemaps: &[String], summary: &mut S
 }
 
 impl Summary {
+    fn fail(&mut self, url: String, reason: String) {
+        self.total += 1;
+        self.failures.push((url, reason));
+    }
+
     fn add(&mut self, url: String, fetched: Result<Fetched, String>) {
         match fetched {
             Ok(Fetched { status, outcome, bytes, body: _ }) => {
@@ -249,6 +257,16 @@ fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
         return Err("this field comes from the URL and the connection".to_owned());
     }
     Ok((name, value))
+}
+
+/// A fuzz target.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_sitemap(data: &[u8]) {
+    if let Ok(sitemap) = sitemap::read(data) {
+        let trimmed =
+            |location: &String| location.trim() == location.as_str() || location.contains(char::is_whitespace);
+        assert!(sitemap.locations.iter().all(trimmed) && sitemap.locations.len() <= data.len() / 5);
+    }
 }
 
 #[cfg(test)]

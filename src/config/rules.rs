@@ -5,7 +5,10 @@
 use super::reader::{Table, Value};
 use super::sites::regex;
 use super::transform;
-use crate::cache::rules::{Authorization, CacheRules, Cookies, Glob, KeyRules, PathMatch, StatusMatch, Ttl, TtlRule};
+use crate::cache::policy::SetCookieRule;
+use crate::cache::rules::{
+    Authorization, CacheRules, Cookies, Glob, KeyRules, PathMatch, Slicing, StatusMatch, Ttl, TtlRule,
+};
 use crate::proxy::{Compression, Cors, HeaderRules, Security};
 use http::HeaderName;
 use http::header::{
@@ -81,6 +84,10 @@ fn cache(table: &Table<'_>, rules: &mut CacheRules) {
             [("standard", Authorization::Standard), ("bypass", Authorization::Bypass), ("strip", Authorization::Strip)];
         rules.authorization = value.one_of(&choices).unwrap_or_default();
     }
+    if let Some(value) = table.get("set_cookie") {
+        let choices = [SetCookieRule::Never, SetCookieRule::Harmless, SetCookieRule::Explicit];
+        rules.set_cookie = value.one_of(&choices.map(|rule| (rule.as_str(), rule))).unwrap_or_default();
+    }
     bypass(table, rules);
     if let Some(force) = table.get("force").and_then(|v| v.boolean()) {
         rules.force = force;
@@ -96,6 +103,9 @@ fn cache(table: &Table<'_>, rules: &mut CacheRules) {
     }
     if let Some(bytes) = table.get("max_object").and_then(|v| v.size()) {
         rules.max_object = Some(bytes);
+    }
+    if let Some(on) = table.get("slices").and_then(|v| v.boolean()) {
+        rules.slices = if on { Slicing::On } else { Slicing::Off };
     }
     table.section("key", |table| key(table, &mut rules.key));
 }

@@ -3,6 +3,7 @@
 use super::Runtime;
 use super::problem::nearest;
 use super::reader::{Table, Value};
+use crate::cache::admission::Rule;
 use crate::{admin, cache, proxy, tls};
 use proxy::{access_log, explain};
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ const DEFAULT_MEMORY: u64 = 256 << 20;
 /// Below this a capacity is a forgotten unit rather than a wish.
 const LEAST_MEMORY: u64 = 1 << 20;
 const SEGMENT_SIZES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
+const SYNC_TIMES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
 
 /// What `[listen]` gives: the clients' listeners, and the values that other tables depend on.
 pub(super) struct Listeners<'a> {
@@ -114,7 +116,8 @@ pub(super) fn tls(root: &Table<'_>, https: Option<&Value<'_>>) -> Option<tls::Se
 /// `[cache]` and its tiers; a memory tier alone where the file says nothing.
 pub(super) fn cache(root: &Table<'_>) -> Option<cache::Settings> {
     let grace = cache::Settings::DEFAULT_GRACE;
-    let default = cache::Settings { memory_capacity: DEFAULT_MEMORY, disk: None, max_object: None, grace };
+    let slice_size = cache::slices::DEFAULT_SLICE;
+    let default = cache::Settings { memory_capacity: DEFAULT_MEMORY, disk: None, max_object: None, slice_size, grace };
     let Some(value) = root.get("cache") else { return Some(default) };
     value.table(|table| {
         let enabled = table.get("enabled").and_then(|v| v.boolean()).unwrap_or(true);
@@ -129,21 +132,27 @@ pub(super) fn cache(root: &Table<'_>) -> Option<cache::Settings> {
                 "to cache nothing write `[cache]` with `enabled = false`",
             );
         }
-        // The bound that `cache::Cache::open` keeps to, so that no one object takes a tier for itself.
-        let most = disk.as_ref().map_or(0, |d| d.capacity).max(memory_capacity) / 8;
         let max_object = table.get("max_object").and_then(|value| {
             let size = value.size()?;
-            if size == 0 || size > most {
+            if size == 0 {
+                value.problem("`cache.max_object` is 0 B, out of range", "write a size from 1 B, or `enabled = false`");
+            }
+            Some(size)
+        });
+        let slice_size = table.get("slice_size").and_then(|value| {
+            let size = value.size()?;
+            if !size.is_power_of_two() || !cache::slices::SLICE_SIZES.contains(&size) {
                 value.problem(
-                    format!("`cache.max_object` is {}, out of range", crate::types::ByteSize(size)),
-                    format!("write a size from 1 B to an eighth of the largest tier, {}", crate::types::ByteSize(most)),
+                    format!("`cache.slice_size` is {}, out of range", crate::types::ByteSize(size)),
+                    "write a power of two from 64 KiB to 16 MiB, as in \"1 MiB\"",
                 );
             }
             Some(size)
         });
+        let slice_size = slice_size.unwrap_or(default.slice_size);
         let grace = table.get("grace").and_then(|v| v.duration());
         let grace = grace.map_or(default.grace, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
-        enabled.then_some(cache::Settings { memory_capacity, disk, max_object, grace })
+        enabled.then_some(cache::Settings { memory_capacity, disk, max_object, slice_size, grace })
     })?
 }
 
@@ -235,6 +244,8 @@ fn disk(table: &Table<'_>) -> Option<cache::disk::Settings> {
         fits.then_some(size)
     });
     let segment_size = segment_size.unwrap_or(cache::disk::Settings::DEFAULT_SEGMENT_SIZE);
+    let rules = [Rule::SecondUse, Rule::All].map(|rule| (rule.as_str(), rule));
+    let admission = table.get("admission").and_then(|v| v.one_of(&rules)).unwrap_or_default();
     let value = table.required("capacity", "\"10 GiB\"");
     let capacity = value.and_then(|value| {
         let capacity = value.size()?;
@@ -247,7 +258,33 @@ fn disk(table: &Table<'_>) -> Option<cache::disk::Settings> {
         }
         Some(capacity)
     });
-    Some(cache::disk::Settings { path: path?, capacity: capacity?, segment_size })
+    let sync = table.get("sync").map_or(Some(cache::disk::SyncPolicy::default()), |value| sync_policy(&value));
+    Some(cache::disk::Settings { path: path?, capacity: capacity?, segment_size, sync: sync?, admission })
+}
+
+/// `"close"`, `"always"`, or how often.
+fn sync_policy(value: &Value<'_>) -> Option<cache::disk::SyncPolicy> {
+    use cache::disk::SyncPolicy;
+    const REMEDY: &str = "write \"close\", \"always\" or how often, as in \"5s\"";
+    match value.string("\"5s\"")? {
+        "close" => Some(SyncPolicy::Close),
+        "always" => Some(SyncPolicy::Always),
+        text if !text.starts_with(|c: char| c.is_ascii_digit()) => {
+            value.problem(format!("`cache.disk.sync` is \"{text}\", not a time to synchronise"), REMEDY);
+            None
+        }
+        _ => {
+            let time = value.duration()?;
+            if !SYNC_TIMES.contains(&time) {
+                value.problem(
+                    format!("`cache.disk.sync` is \"{}\", out of range", humantime::format_duration(time)),
+                    "write a time from \"10ms\" to \"1h\"",
+                );
+                return None;
+            }
+            Some(SyncPolicy::Every(time))
+        }
+    }
 }
 
 fn output(value: &Value<'_>) -> Option<access_log::Output> {

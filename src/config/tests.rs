@@ -61,9 +61,20 @@ fn the_proxy_sample_loads() {
     assert_eq!(config.admin, Some(admin::Settings { address, token: None }));
     let tls = tls::Settings { certificates: Path::new(FOLDER).join("certs"), min_version: tls::MinVersion::Tls12 };
     assert_eq!(config.tls, Some(tls));
-    let disk =
-        cache::disk::Settings { path: Path::new(FOLDER).join("cache"), capacity: 2 << 30, segment_size: 16 << 20 };
-    let cache = cache::Settings { memory_capacity: 512 << 20, disk: Some(disk), max_object: None, grace: 86_400 };
+    let disk = cache::disk::Settings {
+        path: Path::new(FOLDER).join("cache"),
+        capacity: 2 << 30,
+        segment_size: 16 << 20,
+        sync: cache::disk::SyncPolicy::Close,
+        admission: cache::admission::Rule::SecondUse,
+    };
+    let cache = cache::Settings {
+        memory_capacity: 512 << 20,
+        disk: Some(disk),
+        max_object: None,
+        slice_size: 1 << 20,
+        grace: 86_400,
+    };
     assert_eq!(config.cache, Some(cache));
     assert_eq!(config.access_log, server::default_access_log());
     let Some(origin::Settings::Http(app)) = config.origins.get("app") else { panic!("no app: {:?}", config.origins) };
@@ -222,16 +233,36 @@ fn broken_toml_is_reported_beside_wrong_values_but_nothing_seems_missing() {
 #[test]
 fn without_a_cache_table_there_is_a_memory_tier_and_it_can_be_turned_off() {
     let cache = |text: &str| parse(&completed(text)).unwrap().cache;
-    let memory =
-        |memory_capacity| Some(cache::Settings { memory_capacity, disk: None, max_object: None, grace: 86_400 });
+    let memory = |memory_capacity| {
+        Some(cache::Settings { memory_capacity, disk: None, max_object: None, slice_size: 1 << 20, grace: 86_400 })
+    };
     assert_eq!(cache(""), memory(256 << 20));
     assert_eq!(
         cache("[cache]\nmax_object = 1000"),
         Some(cache::Settings { max_object: Some(1000), ..memory(256 << 20).unwrap() })
     );
+    assert_eq!(
+        cache("[cache]\nslice_size = \"4 MiB\""),
+        Some(cache::Settings { slice_size: 4 << 20, ..memory(256 << 20).unwrap() })
+    );
     assert_eq!(cache("[cache]\nenabled = false\n[cache.memory]\ncapacity = \"1 GiB\""), None);
     let disk = cache("[cache.memory]\ncapacity = 0\n[cache.disk]\npath = \"/d\"\ncapacity = \"64 MiB\"").unwrap();
     assert_eq!((disk.memory_capacity, disk.disk.unwrap().path), (0, PathBuf::from("/d")));
+}
+
+#[test]
+fn the_disk_tier_is_synchronised_on_closing_always_or_every_so_often() {
+    use cache::disk::SyncPolicy;
+    for (text, expected) in [
+        ("", SyncPolicy::Close),
+        ("sync = \"close\"", SyncPolicy::Close),
+        ("sync = \"always\"", SyncPolicy::Always),
+        ("sync = \"500ms\"", SyncPolicy::Every(Duration::from_millis(500))),
+    ] {
+        let text = format!("[cache.disk]\npath = \"/d\"\ncapacity = \"1 GiB\"\n{text}");
+        let cache = parse(&completed(&text)).unwrap().cache.unwrap();
+        assert_eq!(cache.disk.unwrap().sync, expected);
+    }
 }
 
 #[test]

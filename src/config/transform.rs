@@ -8,6 +8,8 @@ use http::header::{HOST, HeaderName};
 use http::{HeaderValue, Method};
 use std::time::Duration;
 
+const CODINGS: [(&str, Coding); 3] = [("br", Coding::Brotli), ("zstd", Coding::Zstd), ("gzip", Coding::Gzip)];
+
 /// `[sites.routes.headers]`.
 pub(super) fn headers(table: &Table<'_>, rules: &mut HeaderRules) {
     fields(table, ["request_remove", "request_set", "request_add"], &mut rules.request);
@@ -188,8 +190,7 @@ pub(super) fn compression(table: &Table<'_>, base: Option<&Compression>) -> Opti
     let mut compression = base.cloned().unwrap_or_default();
     if let Some(value) = table.get("codings") {
         let elements = value.array("[\"br\", \"zstd\", \"gzip\"]").unwrap_or_default();
-        let choices = [("br", Coding::Brotli), ("zstd", Coding::Zstd), ("gzip", Coding::Gzip)];
-        compression.codings = elements.iter().filter_map(|element| element.one_of(&choices)).collect();
+        compression.codings = elements.iter().filter_map(|element| element.one_of(&CODINGS)).collect();
         if elements.is_empty() {
             value.problem(
                 format!("`{}` is empty", value.path),
@@ -197,6 +198,7 @@ pub(super) fn compression(table: &Table<'_>, base: Option<&Compression>) -> Opti
             );
         }
     }
+    precompressed(table, &mut compression);
     if let Some(bytes) = table.get("min_size").and_then(|v| v.size()) {
         compression.min_size = bytes;
     }
@@ -215,4 +217,26 @@ pub(super) fn compression(table: &Table<'_>, base: Option<&Compression>) -> Opti
         compression.zstd_level = i32::try_from(level).unwrap_or(3);
     }
     enabled.then_some(compression)
+}
+
+/// The codings of files that the origin keeps beside their originals: some of those on offer.
+fn precompressed(table: &Table<'_>, compression: &mut Compression) {
+    let offered = compression.codings.clone();
+    let Some(value) = table.get("precompressed") else {
+        compression.precompressed.retain(|coding| offered.contains(coding));
+        return;
+    };
+    let elements = value.array("[\"br\", \"gzip\"]").unwrap_or_default();
+    let coding = |element: &Value<'_>| {
+        let coding = element.one_of(&CODINGS)?;
+        if !offered.contains(&coding) {
+            element.problem(
+                format!("`{}` is \"{}\", which `codings` leaves out", element.path, coding.as_str()),
+                format!("add \"{0}\" to `codings`: nobody is offered {0} else", coding.as_str()),
+            );
+            return None;
+        }
+        Some(coding)
+    };
+    compression.precompressed = elements.iter().filter_map(coding).collect();
 }

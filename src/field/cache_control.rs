@@ -15,7 +15,8 @@ const TARGETS: [HeaderName; 2] = [SELVEDGE_CACHE_CONTROL, CDN_CACHE_CONTROL];
 /// What a delta-seconds too large to hold becomes: 2^31 (RFC 9111 section 1.2.2).
 pub const DELTA_SECONDS_MAX: u32 = 1 << 31;
 
-/// The directives of one message. Unknown directives are left out; of a repeated one the most restrictive counts.
+/// The directives of one message. Unknown directives are left out; of a repeated one the most restrictive counts. A member
+/// that breaks the grammar (`no-store; max-age=60`, `max-age = 0`) grants nothing, but what it would forbid is forbidden.
 ///
 /// Durations are seconds. A `max-age` or `s-maxage` whose argument is missing or no number reads as 0, since a
 /// lifetime that cannot be understood must not make a response fresh (RFC 9111 section 4.2.1).
@@ -113,6 +114,10 @@ impl CacheControl {
     /// Adds the directives of one field line.
     pub fn read(&mut self, line: &[u8]) {
         for (name, argument) in Directives(line) {
+            if !is_well_formed(name, argument) {
+                self.forbid(name);
+                self.forbid(argument.unwrap_or_default());
+            }
             let name = name.to_ascii_lowercase();
             match name.as_slice() {
                 b"max-age" => lower(&mut self.max_age, delta_seconds(argument).unwrap_or(0)),
@@ -143,6 +148,51 @@ impl CacheControl {
             }
         }
     }
+}
+
+impl CacheControl {
+    /// Heeds the prohibitions among the words of a member that breaks the grammar.
+    fn forbid(&mut self, words: &[u8]) {
+        for word in words.split(|byte| !is_token(*byte) || *byte == b'\'') {
+            match word.to_ascii_lowercase().as_slice() {
+                b"no-cache" => self.no_cache = true,
+                b"no-store" => self.no_store = true,
+                b"private" => self.private = true,
+                b"no-transform" => self.no_transform = true,
+                b"must-revalidate" => self.must_revalidate = true,
+                b"proxy-revalidate" => self.proxy_revalidate = true,
+                // A lifetime was meant, but which?
+                b"max-age" => self.max_age = Some(0),
+                b"s-maxage" => self.s_maxage = Some(0),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Whether a member is a token, alone or with a token or a quoted string behind `=`.
+fn is_well_formed(name: &[u8], argument: Option<&[u8]>) -> bool {
+    let argued = match argument {
+        None => true,
+        Some([b'"', quoted @ .., b'"']) => !ends_early(quoted),
+        Some(token) => token.iter().copied().all(is_token),
+    };
+    !name.is_empty() && name.iter().copied().all(is_token) && argued
+}
+
+/// Whether an unescaped quote stands within what should be one quoted string.
+fn ends_early(quoted: &[u8]) -> bool {
+    let mut escaped = false;
+    quoted.iter().any(|byte| {
+        let ends = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends
+    })
+}
+
+/// A character of a token (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// A delta-seconds in a targeted field: an Integer that is not negative.
@@ -280,6 +330,22 @@ mod tests {
         assert_eq!(read("min-fresh=1, min-fresh=5").min_fresh, Some(5));
         assert_eq!(read("max-stale").max_stale, Some(u32::MAX));
         assert_eq!(read("max-stale=5").max_stale, Some(5));
+    }
+
+    #[test]
+    fn what_breaks_the_grammar_forbids_but_grants_nothing() {
+        let read = |line| read(line);
+        for line in
+            ["no-store; max-age=60", "max-age=60; no-store", "public no-store", "x=\"a\" no-store", "no-store ="]
+        {
+            assert!(read(line).no_store, "{line}");
+        }
+        assert_eq!(read("max-age = 60").max_age, Some(0));
+        assert_eq!(read("max-age=60; private").max_age, Some(0));
+        assert!(!read("x; public").public);
+        for line in ["x=\"a; no-store\"", "x=\"\\\", no-store\"", "no-storex", "x=no-store", "x-no-store"] {
+            assert_eq!(read(line), CacheControl::default(), "{line}");
+        }
     }
 
     #[test]

@@ -192,6 +192,11 @@ impl S3Origin {
         matches!(*method, Method::GET | Method::HEAD)
     }
 
+    /// What is appended to paths that end in `/`.
+    pub fn index(&self) -> Option<&str> {
+        self.index.as_deref()
+    }
+
     /// The host to connect to and to verify: a name or an address, without port.
     pub fn server(&self) -> &str {
         &self.server

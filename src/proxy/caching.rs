@@ -2,7 +2,7 @@
 
 use super::context::RequestContext;
 use super::{Edge, explain};
-use crate::cache::policy;
+use crate::cache::policy::{self, StrongValidator};
 use crate::field::cache_status::Forward;
 use pingora::cache::key::HashBinary;
 use pingora::cache::{CacheMeta, NoCacheReason, RespCacheable};
@@ -17,6 +17,10 @@ impl Edge {
             return;
         };
         ctx.sequence = cache.sequence();
+        if ctx.ranges.order.is_some() {
+            session.cache.enable(cache, None, None, Some(cache.lock()), None);
+            return;
+        }
         let own_body = !session.as_downstream_mut().is_body_empty();
         let request = session.req_header();
         // A body on GET has no meaning (RFC 9110 section 9.3.1); waiting for it must not hold up those who wait for us.
@@ -60,6 +64,9 @@ impl Edge {
         ctx: &mut RequestContext,
         request: &RequestHeader,
     ) -> Option<HashBinary> {
+        if ctx.ranges.order.is_some() {
+            return None;
+        }
         // What was found says how its siblings are told apart; a response that has none begins a family.
         let family = match ctx.family.take() {
             Some(family) if ctx.asked.is_some() => family,
@@ -85,6 +92,9 @@ impl Edge {
         response: &ResponseHeader,
         ctx: &mut RequestContext,
     ) -> RespCacheable {
+        if let Some(verdict) = self.early_verdict(ctx) {
+            return verdict;
+        }
         if ctx.replaced {
             explain::not_stored(ctx, "replaced");
             return RespCacheable::Uncacheable(NoCacheReason::Custom("replaced"));
@@ -95,7 +105,18 @@ impl Edge {
         let rules = &rule.rules;
         let path = ctx.target.as_ref().map_or("/", |t| t.path());
         let limits = self.cache.map(|cache| cache.rules()).unwrap_or_default();
-        let limits = policy::ResponseRules { max_object: rules.max_object(limits.max_object), ..limits };
+        let delay = ctx.asked.map(|asked| asked.elapsed()).unwrap_or_default();
+        // What is stored in slices has no limit but the operator's.
+        let sliced = response.headers.contains_key(policy::SLICES);
+        let largest = self.cache.filter(|_| sliced).map_or(limits.max_object, |cache| cache.max_sliced());
+        let limits = policy::ResponseRules { max_object: rules.max_object(largest), delay, ..limits };
+        if let Some(name) =
+            policy::vary_names(&response.headers).iter().find(|name| rule.headers.request.is_per_client(name))
+        {
+            explain::not_stored(ctx, "vary-client");
+            tracing::debug!(request_id = %ctx.request_id, name, "varies by what the edge tells of the client");
+            return RespCacheable::Uncacheable(NoCacheReason::OriginNotCache);
+        }
         let (request, now) = (session.req_header(), self.clock.now());
         let known = session.cache.maybe_cache_meta();
         let admitted = match (ctx.confirmation.take(), known) {
@@ -103,6 +124,12 @@ impl Edge {
             (Some(fields), Some(meta)) => {
                 let mut merged = meta.response_header_copy();
                 policy::merge_validation(&mut merged, &fields, now);
+                if merged.headers.contains_key(policy::SLICES)
+                    && StrongValidator::of(&merged.headers) != StrongValidator::of(meta.headers())
+                {
+                    // The slices there are have another validator than those to come would have.
+                    return RespCacheable::Uncacheable(NoCacheReason::Custom("validator"));
+                }
                 rules.admit(request, path, &merged, true, now, &limits)
             }
             _ => rules.admit(request, path, response, false, now, &limits),

@@ -70,6 +70,15 @@ impl Coding {
             Self::Gzip => "gzip",
         }
     }
+
+    /// What the names of files in this coding end in.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Brotli => ".br",
+            Self::Zstd => ".zst",
+            Self::Gzip => ".gz",
+        }
+    }
 }
 
 /// How a route compresses.
@@ -77,6 +86,8 @@ impl Coding {
 pub struct Compression {
     /// The codings on offer; of those that a client likes best, the first.
     pub codings: Vec<Coding>,
+    /// Those of the codings in which the origin may keep files ([`super::sibling`]).
+    pub precompressed: Vec<Coding>,
     /// Bytes of content below which it stays as it is.
     pub min_size: u64,
     /// Media types, in lower case.
@@ -93,6 +104,7 @@ impl Default for Compression {
     fn default() -> Self {
         Self {
             codings: vec![Coding::Brotli, Coding::Zstd, Coding::Gzip],
+            precompressed: Vec::new(),
             min_size: 1024,
             types: TYPES.iter().map(|t| Glob::new(t)).collect(),
             gzip_level: 6,
@@ -192,6 +204,7 @@ impl Compression {
             || encoded
             || headers.contains_key(CONTENT_RANGE)
             || CacheControl::of(headers).no_transform
+            || CacheControl::of_response(headers).no_transform
         {
             return None;
         }

@@ -5,6 +5,8 @@ use super::compress::Encoder;
 use super::explain::Explanation;
 use super::failure::Failure;
 use super::plane::{RouteRule, SiteHandles};
+use super::sibling::Sibling;
+use super::slices::Progress;
 use super::target::{RequestId, Target};
 use crate::cache::Tier;
 use crate::cache::policy::{Demand, Family};
@@ -57,6 +59,8 @@ pub struct RequestContext {
     pub counted: Option<Box<str>>,
     /// What the request's directives ask of a stored response.
     pub demand: Demand,
+    /// Whether a compressed sibling is asked for.
+    pub sibling: Sibling,
     /// Which object of a bucket is asked for.
     pub attempt: Attempt,
     /// The server asked now.
@@ -79,6 +83,8 @@ pub struct RequestContext {
     pub sequence: u64,
     /// The answer to a POST, while it is collected.
     pub posted: Option<Posted>,
+    /// What is known of the range it asks for, and of slices.
+    pub ranges: Progress,
     /// How the responses of the target are told apart.
     pub family: Option<Family>,
     /// What the cache did, for log and metrics.
@@ -89,6 +95,8 @@ pub struct RequestContext {
     pub replacement: Option<Bytes>,
     /// The origin's body is to be dropped.
     pub replaced: bool,
+    /// The client's preconditions make it an answer without content.
+    pub bodiless: bool,
     /// Interim responses that were passed on.
     pub interim: usize,
     /// Body bytes received.
@@ -113,6 +121,7 @@ impl RequestContext {
             site,
             counted: None,
             demand: Demand::default(),
+            sibling: Sibling::default(),
             attempt: Attempt::Requested,
             server: None,
             tried: Vec::new(),
@@ -124,11 +133,13 @@ impl RequestContext {
             varied: false,
             sequence: 0,
             posted: None,
+            ranges: Progress::default(),
             family: None,
             outcome: CacheOutcome::None,
             encoder: None,
             replacement: None,
             replaced: false,
+            bodiless: false,
             interim: 0,
             request_bytes: 0,
             failure: None,

@@ -118,8 +118,13 @@ impl Edge {
             }
         }
         // Without a key another purge may have been for something newer than this answer.
-        let Some(key) = own else { return };
-        if let Ok(stored) = policy::admits_post(request, response, &resource, self.clock.now(), &cache.rules()) {
+        let (Some(key), Some(rule)) = (own, &ctx.rule) else { return };
+        if !rule.rules.keeps_posted(&request.headers, target.path(), response) {
+            return;
+        }
+        let max_object = rule.rules.max_object(cache.max_object());
+        let limits = policy::ResponseRules { max_object, ..cache.rules() };
+        if let Ok(stored) = policy::admits_post(request, response, &resource, self.clock.now(), &limits) {
             ctx.posted = Some(Posted { key, meta: stored.meta, content: Vec::new() });
         }
     }

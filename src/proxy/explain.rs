@@ -10,13 +10,14 @@
 mod facts;
 mod text;
 
-pub use facts::{Answered, Attempt, Facts, Found, Key, Request, Route, Stale, Stored, Vary};
+pub use facts::{Answered, Attempt, Facts, Found, Key, Request, Route, Scopes, Stale, Stored, Vary};
 
+use super::compress::Coding;
 use super::context::RequestContext;
 use super::failure::Failure;
 use super::plane::Plane;
 use crate::cache::policy::{self, Demand, HitVerdict, StaleCause};
-use crate::cache::{key, tier_of};
+use crate::cache::{MAX_TAG, MAX_TAGS, key, prefixes, softly_purged, tags, tier_of};
 use crate::field::CacheOutcome;
 use crate::field::cache_status::CacheStatus;
 use crate::types::Secret;
@@ -149,6 +150,29 @@ pub(super) fn found(
 ) {
     let Some(explanation) = &mut ctx.explanation else { return };
     explanation.facts.found = Some(found_in(tier_of(hit).as_str(), meta, &ctx.demand, verdict, now));
+    explanation.facts.scopes = scopes(&explanation.facts, meta);
+}
+
+/// What a response under the request's key is purged by.
+fn scopes(facts: &Facts, meta: &CacheMeta) -> Option<Scopes> {
+    let key = facts.key.as_ref()?;
+    let longest = prefixes(key.path.as_bytes()).last().unwrap_or_default();
+    let mut scopes = Scopes {
+        host: key.host.clone(),
+        prefix: format!("{}{}", key.host, String::from_utf8_lossy(longest)),
+        ..Scopes::default()
+    };
+    for (at, tag) in tags(meta.headers()).enumerate() {
+        if at >= MAX_TAGS || tag.len() > MAX_TAG {
+            scopes.loose = true;
+            break;
+        }
+        let tag = String::from_utf8_lossy(tag).into_owned();
+        if !scopes.tags.contains(&tag) {
+            scopes.tags.push(tag);
+        }
+    }
+    Some(scopes)
 }
 
 fn found_in(tier: &'static str, meta: &CacheMeta, demand: &Demand, verdict: HitVerdict, now: SystemTime) -> Found {
@@ -160,7 +184,7 @@ fn found_in(tier: &'static str, meta: &CacheMeta, demand: &Demand, verdict: HitV
         age: age.as_secs(),
         ttl,
         lifetime: lifetime.as_secs(),
-        lifetime_from: source.as_str().into(),
+        lifetime_from: if softly_purged(meta) { "soft-purge" } else { source.as_str() }.into(),
         verdict: match verdict {
             HitVerdict::Use if ttl < 0 => "used-stale",
             HitVerdict::Use => "used",
@@ -177,6 +201,12 @@ fn found_in(tier: &'static str, meta: &CacheMeta, demand: &Demand, verdict: HitV
 pub(super) fn asked(ctx: &mut RequestContext) {
     let (Some(explanation), Some(server)) = (&mut ctx.explanation, &ctx.server) else { return };
     explanation.facts.attempts.push(Attempt { server: server.address.to_string(), ..Attempt::default() });
+}
+
+/// The server that is asked now is asked for a sibling in `coding`.
+pub(super) fn asked_for_sibling(ctx: &mut RequestContext, coding: Coding) {
+    let Some(attempt) = ctx.explanation.as_mut().and_then(|e| e.facts.attempts.last_mut()) else { return };
+    attempt.sibling = Some(coding.as_str().into());
 }
 
 /// The server asked last did not answer.
@@ -199,6 +229,7 @@ pub(super) fn judged(ctx: &mut RequestContext, admitted: Result<&CacheMeta, &'st
             let (lifetime, source) = policy::stored_lifetime(meta);
             let (lifetime, from) = (Some(lifetime.as_secs()), Some(source.as_str().into()));
             explanation.facts.stored = Some(Stored { stored: true, reason: None, lifetime, lifetime_from: from });
+            explanation.facts.scopes = scopes(&explanation.facts, meta);
         }
         Err(reason) => not_stored(ctx, reason),
     }
@@ -208,6 +239,9 @@ pub(super) fn judged(ctx: &mut RequestContext, admitted: Result<&CacheMeta, &'st
 pub(super) fn not_stored(ctx: &mut RequestContext, reason: &'static str) {
     let Some(explanation) = &mut ctx.explanation else { return };
     explanation.facts.stored = Some(Stored { reason: Some(reason.into()), ..Stored::default() });
+    if explanation.facts.found.is_none() {
+        explanation.facts.scopes = None;
+    }
 }
 
 /// Whether the stale response may answer.

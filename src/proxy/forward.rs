@@ -3,6 +3,7 @@
 use super::context::RequestContext;
 use super::guard::CDN_LOOP;
 use super::target::Scheme;
+use crate::cache::policy::STORED_FIELDS;
 use crate::field::connection;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::{HeaderValue, StatusCode, Version};
@@ -55,14 +56,9 @@ pub fn request_to_origin(
         upstream.set_raw_path(target.path_and_query.as_bytes())?;
     }
     upstream.insert_header(HOST, host.unwrap_or(&authority))?;
-    if may_be_stored {
-        for name in OVERRIDES {
-            upstream.remove_header(name);
-        }
-        let forwarded = |name: &&HeaderName| name.as_str().starts_with("x-forwarded-");
-        for name in upstream.headers.keys().filter(forwarded).cloned().collect::<Vec<_>>() {
-            upstream.remove_header(&name);
-        }
+    let claims = upstream.headers.keys().filter(|name| is_claim(name.as_str(), may_be_stored));
+    for name in claims.cloned().collect::<Vec<_>>() {
+        upstream.remove_header(&name);
     }
     // HTTP/2 clients may spread one over many lines (RFC 9113 section 8.2.3); others would read the first only.
     if upstream.headers.get_all(COOKIE).iter().nth(1).is_some() {
@@ -100,6 +96,18 @@ pub fn request_to_origin(
     Ok(())
 }
 
+/// Whether a client's field claims what is the edge's to say. Servers that hand fields over as variables (CGI, WSGI) read
+/// `X_Forwarded_For` as `X-Forwarded-For`, so that other spellings of the edge's own fields never pass.
+fn is_claim(name: &str, may_be_stored: bool) -> bool {
+    let dashed = name.replace('_', "-");
+    let other = dashed != name;
+    if other && [&X_REAL_IP, &X_ORIGINAL_URI, &X_REQUEST_ID].iter().any(|own| own.as_str() == dashed) {
+        return true;
+    }
+    let forwarded = dashed.starts_with("x-forwarded-");
+    forwarded && (other || may_be_stored) || may_be_stored && OVERRIDES.contains(&dashed.as_str())
+}
+
 /// Gives a request that came by HTTP/2 the version and the `Host` of HTTP/1.1. The core makes its background request by
 /// writing this head down and reading it back as HTTP/1, where it would otherwise be refused.
 pub fn as_http1(request: &mut RequestHeader, ctx: &RequestContext) {
@@ -110,8 +118,12 @@ pub fn as_http1(request: &mut RequestHeader, ctx: &RequestContext) {
     }
 }
 
-/// Takes off a response what is meant for one connection only, before anything is stored of it.
+/// Takes off a response what is meant for one connection only, and what only this cache may say of what it stores,
+/// before anything is stored of it.
 pub fn response_from_origin(response: &mut ResponseHeader) {
+    for name in &STORED_FIELDS {
+        response.remove_header(name);
+    }
     let switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
     for name in connection::nominated(&response.headers) {
         if switching && (name == CONNECTION || name == UPGRADE) {

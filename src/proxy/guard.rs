@@ -122,6 +122,29 @@ pub fn loops(headers: &HeaderMap, node: &str) -> bool {
         .any(|info| info.split(';').next().is_some_and(|id| id.trim() == node))
 }
 
+/// A fuzz target: the first line is a request target, the second a `Host`, both as they come. What is accepted is one
+/// URI that is understood again as itself.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let mut lines = data.splitn(2, |byte| *byte == b'\n');
+    let (uri, host) = (lines.next().unwrap_or_default(), lines.next());
+    let Ok(mut request) = RequestHeader::build(Method::GET, uri, None) else { return };
+    if let Some(value) = host.and_then(|host| HeaderValue::from_bytes(host).ok()) {
+        let _ = request.insert_header(HOST, value);
+    }
+    let Ok(found) = target(&request, Scheme::Https) else { return };
+    assert!(found.path_and_query.starts_with('/'), "{found:?}");
+    let Ok(mut again) = RequestHeader::build(Method::GET, found.path_and_query.as_bytes(), None) else { return };
+    let _ = again.insert_header(HOST, found.authority());
+    match target(&again, Scheme::Https) {
+        Ok(again) => assert!(
+            again.host == found.host && again.port == found.port && again.path_and_query == found.path_and_query,
+            "{found:?} {again:?}"
+        ),
+        Err(refusal) => panic!("{found:?} is then refused: {refusal:?}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,9 +4,10 @@ use super::context::RequestContext;
 use super::plane::RouteRule;
 use super::target::Scheme;
 use crate::cache::rules::{Authorization, CacheRules, Cookies, Device};
+use crate::field::connection;
 use http::header::{
-    AUTHORIZATION, COOKIE, ORIGIN, REFERRER_POLICY, SET_COOKIE, STRICT_TRANSPORT_SECURITY, USER_AGENT,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    AUTHORIZATION, CONNECTION, COOKIE, HOST, ORIGIN, REFERRER_POLICY, SET_COOKIE, STRICT_TRANSPORT_SECURITY, UPGRADE,
+    USER_AGENT, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::Result;
@@ -111,6 +112,15 @@ impl std::str::FromStr for Template {
     }
 }
 
+impl FieldRules {
+    /// Whether a field of this name is made of something that is not in the key.
+    pub fn is_per_client(&self, name: &str) -> bool {
+        let made = self.set.iter().chain(&self.add);
+        made.filter(|(own, _)| own == name)
+            .any(|(_, template)| template.0.iter().any(|piece| matches!(piece, Piece::ClientIp | Piece::RequestId)))
+    }
+}
+
 impl Template {
     /// The value for one request.
     fn value(&self, ctx: &RequestContext, client: Option<IpAddr>) -> String {
@@ -185,8 +195,17 @@ pub fn to_client(ctx: &RequestContext, client: Option<IpAddr>, response: &mut Re
     Ok(())
 }
 
-/// Takes off a client's request what the route has nobody see, before anything is decided by it.
+/// Takes off a client's request what the route has nobody see, and what `Connection` names: the origin never gets that, so
+/// that the key must not have it either. All before anything is decided by it.
 pub fn strip(request: &mut RequestHeader, rules: &CacheRules) {
+    if request.headers.contains_key(CONNECTION) && !request.headers.contains_key(UPGRADE) {
+        // Framing and the connection's own fields are the core's concern.
+        for name in connection::nominated(&request.headers) {
+            if name != HOST && !connection::HOP_BY_HOP.contains(&name) {
+                request.remove_header(&name);
+            }
+        }
+    }
     if rules.cookies == Cookies::Strip {
         request.remove_header(&COOKIE);
     }

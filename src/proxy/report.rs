@@ -65,6 +65,10 @@ pub fn cache_status(
             let status = CacheStatus { collapsed: true, ..forwarded(Some(Forward::UriMiss)) };
             (status, CacheOutcome::Collapsed)
         }
+        CachePhase::Hit if ctx.ranges.partial => {
+            let status = CacheStatus { forward: Some(Forward::Partial), stored: true, ..hit };
+            (status, CacheOutcome::Miss)
+        }
         CachePhase::Hit => (hit, CacheOutcome::Hit),
         CachePhase::Stale | CachePhase::StaleUpdating => (hit, CacheOutcome::Stale),
         CachePhase::Revalidated | CachePhase::RevalidatedNoCache(_) => {

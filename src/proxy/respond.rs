@@ -9,6 +9,7 @@ use super::guard::Refusal;
 use super::headers;
 use super::target::RequestId;
 use super::wire;
+use crate::cache::policy::{self, Precondition};
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, EXPECT,
@@ -78,6 +79,16 @@ pub async fn preflight(session: &mut Session, cors: &Cors) -> Result<()> {
     let head = cors.preflight(&session.req_header().headers)?;
     wire::own_date(session);
     session.write_response_header(Box::new(head), true).await
+}
+
+/// Whether the preconditions of the request leave a response without content. A 304 has none; a 412 is made here of what
+/// has no known length yet, for which the core asks nobody about ranges and so has not heard of the 412 either.
+pub fn without_content(session: &Session, response: &mut ResponseHeader) -> bool {
+    if session.cache.enabled() && policy::precondition(session.req_header(), response) == Precondition::Failed {
+        precondition_failed(response);
+        return true;
+    }
+    response.status == StatusCode::NOT_MODIFIED
 }
 
 /// Turns a response of the cache into the 412 that says the client's precondition failed (RFC 9110 section 15.5.13).

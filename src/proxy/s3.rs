@@ -11,8 +11,8 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 use std::time::SystemTime;
 
-/// The error by which a response head sends the request back through the origin phases for another object.
-const ASK_AGAIN: ErrorType = ErrorType::new("another object of the bucket");
+/// The error by which a response head sends the request back through the origin phases for something else.
+const ASK_AGAIN: ErrorType = ErrorType::new("asking for something else");
 /// The error by which a request ends with an answer that is in the context.
 const ANSWERED: ErrorType = ErrorType::new("answered without the bucket's content");
 
@@ -30,6 +30,7 @@ pub fn prepare(
     now: SystemTime,
 ) -> Result<()> {
     let Some(path) = ctx.target.as_ref().map(|t| t.path().to_owned()) else { return Ok(()) };
+    let path = ctx.sibling.path().unwrap_or(path);
     let original = upstream.clone();
     loop {
         let Err(error) = bucket.prepare(upstream, &path, &ctx.attempt, now) else { return Ok(()) };
@@ -64,9 +65,7 @@ pub fn judge(bucket: &S3Origin, response: &mut ResponseHeader, ctx: &mut Request
         }
         Verdict::Retry(attempt) => {
             ctx.attempt = attempt;
-            let mut error = Error::explain(ASK_AGAIN, "asking the bucket for another object");
-            error.set_retry(true);
-            Err(error.into_up())
+            Err(ask_again("asking the bucket for another object"))
         }
         Verdict::Redirect(location) => {
             response.set_status(StatusCode::FOUND)?;
@@ -107,6 +106,13 @@ fn has_no_body(response: &ResponseHeader, ctx: &RequestContext) -> bool {
 /// Whether the request ends with the answer in its context, which is no failure of anyone.
 pub fn answered(error: &Error) -> bool {
     *error.etype() == ANSWERED
+}
+
+/// The error that sends the request through the origin phases once more: for another object, path or range.
+pub fn ask_again(reason: &'static str) -> Box<Error> {
+    let mut error = Error::explain(ASK_AGAIN, reason);
+    error.set_retry(true);
+    error.into_up()
 }
 
 /// Whether the error only sends the request to another object.

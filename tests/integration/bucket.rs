@@ -221,6 +221,31 @@ async fn ranges_and_conditions_of_an_object_are_answered_from_the_stored_one() {
     assert_eq!(scene.bucket.requests(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_object_is_fetched_by_signed_slices() {
+    let scene = Scene::new().await;
+    let body: String = (0..3_500_000u32).map(|n| char::from(b'a' + (n % 23) as u8)).collect();
+    scene.put("film.bin", &body).await;
+    let edge = scene.edge("");
+    let mut client = Client::new(edge.http, "a");
+    for hit in [false, true] {
+        let range = client.get_with("/film.bin", &[("range", "bytes=1000000-2100000")]).await;
+        assert_eq!((range.status, range.is_hit()), (StatusCode::PARTIAL_CONTENT, hit), "{}", range.cache_status());
+        assert!(range.text() == body[1_000_000..2_100_001]);
+        assert_eq!(scene.bucket.requests(), 3);
+    }
+    assert!(client.get("/film.bin").await.text() == body);
+    assert_eq!(scene.bucket.requests(), 4);
+    // The same name, another object: what is stored of the old one is not mixed with it.
+    scene.put("tape.bin", &body).await;
+    assert_eq!(client.get_with("/tape.bin", &[("range", "bytes=0-9")]).await.text(), body[..10]);
+    let other = body.to_uppercase();
+    scene.put("tape.bin", &other).await;
+    let changed = client.get_with("/tape.bin", &[("range", "bytes=3000000-3000009")]).await;
+    assert_eq!(changed.text(), other[3_000_000..3_000_010]);
+    assert_eq!(client.get_with("/tape.bin", &[("range", "bytes=0-9")]).await.text(), other[..10]);
+}
+
 /// The last answer about a missing object is one without a body: to a HEAD, or with nothing in it.
 #[tokio::test]
 async fn a_missing_object_has_a_page_where_folders_are_looked_for() {
@@ -235,4 +260,40 @@ async fn a_missing_object_has_a_page_where_folders_are_looked_for() {
     let redirect = client.get("/docs").await;
     assert_eq!((redirect.status, redirect.field("content-length").as_str()), (StatusCode::FOUND, "0"));
     assert!(!edge.log().contains("ERROR"), "{}", edge.log());
+}
+
+#[tokio::test]
+async fn a_compressed_sibling_is_asked_of_the_bucket_first() {
+    let scene = Scene::new().await;
+    for (key, body, kind) in [
+        ("docs/index.html", "original", "text/html"),
+        ("docs/index.html.gz", "sibling", "binary/octet-stream"),
+        ("app.js", "alone", "text/javascript"),
+    ] {
+        let attributes = Attributes { content_type: Some(kind), cache_control: Some("public, max-age=600") };
+        scene.bucket.put("assets", key, attributes, stream::iter([Ok(Bytes::from(body))])).await.unwrap();
+    }
+    let more = "index = \"index.html\"\nspa_fallback = \"app.js\"\nerror_documents = { \"404\" = \"app.js\" }";
+    let rules = "[sites.routes.compression]\nprecompressed = [\"gzip\"]\n";
+    let config = format!("{}{rules}", scene.config(more));
+    let edge = Edge::start_in(Arc::new(tempfile::tempdir().unwrap()), &config, &ENV);
+    let mut client = Client::new(edge.http, "a.example");
+    let gzip = [("accept-encoding", "gzip")];
+    for (path, coding, kind, body, asked) in [
+        ("/docs/", "gzip", "text/html", "sibling", 1),
+        ("/docs/index.html", "gzip", "text/html", "sibling", 1),
+        ("/app.js", "", "text/javascript", "alone", 2),
+        ("/gone.css", "", "text/javascript", "alone", 3),
+    ] {
+        let before = scene.bucket.requests();
+        for turn in 0..3 {
+            let answer = client.get_with(path, &gzip).await;
+            assert_eq!((answer.field("content-encoding").as_str(), answer.text().as_str()), (coding, body), "{path}");
+            assert_eq!((answer.field("content-type").as_str(), answer.is_hit()), (kind, turn > 0), "{path}");
+            assert_eq!(answer.field("vary"), "accept-encoding", "{path}");
+        }
+        assert_eq!(scene.bucket.requests() - before, asked, "{path}");
+    }
+    let plain = client.get("/docs/").await;
+    assert_eq!((plain.field("content-encoding").as_str(), plain.text().as_str()), ("", "original"));
 }

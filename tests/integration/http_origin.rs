@@ -68,7 +68,7 @@ async fn a_range_of_what_is_not_stored_is_answered_while_the_whole_is_fetched() 
     let nginx = Nginx::start("location / { add_header Cache-Control max-age=60; }");
     let body: Vec<u8> = (0..3_000_000u32).map(|n| (n % 253) as u8).collect();
     nginx.write("cold.bin", &body);
-    let edge = Edge::start(&config(&one_origin(nginx.address)));
+    let edge = Edge::start(&config(&format!("{}[sites.routes.cache]\nslices = false\n", one_origin(nginx.address))));
     let mut client = Client::new(edge.http, "a.example");
     let range = client.get_with("/cold.bin", &[("range", "bytes=2000000-2000099")]).await;
     assert_eq!((range.status, &range.body[..]), (StatusCode::PARTIAL_CONTENT, &body[2_000_000..2_000_100]));

@@ -118,6 +118,59 @@ async fn failed_preconditions_are_412_and_ranges_need_a_strong_validator() {
     assert_eq!(nginx.requests().len(), 1, "{:?}", nginx.requests());
 }
 
+/// What attackers send to have one thing in the key and another at the origin server.
+#[tokio::test]
+async fn no_field_is_in_the_key_and_kept_from_the_origin_or_the_other_way_round() {
+    let origin = Origin::start(|mut stream, head: String| async move {
+        let told = |name: &str| head.lines().filter(|line| line.to_lowercase().starts_with(name)).count();
+        let seen = ["x-flavour: hot", "x_forwarded_host: evil", "x_original_url: /evil", "x_real_ip: 9"].map(told);
+        let body = format!("{seen:?}");
+        let fields = "Cache-Control: max-age=60\r\nVary: X-Flavour";
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).await.ok()?;
+        Some(stream)
+    })
+    .await;
+    let edge = Edge::start(&config(&one_origin(origin.address)));
+    let mut client = Client::new(edge.http, "a.example");
+    let hot = ("x-flavour", "hot");
+    let hidden = client.get_with("/a", &[hot, ("connection", "keep-alive, X-Flavour")]).await;
+    assert_eq!(hidden.text(), "[0, 0, 0, 0]", "what is named is for this connection alone");
+    let open = client.get_with("/a", &[hot]).await;
+    assert_eq!((open.text().as_str(), open.is_hit()), ("[1, 0, 0, 0]", false));
+    let plain = client.get("/a").await;
+    assert_eq!((plain.text().as_str(), plain.is_hit()), ("[0, 0, 0, 0]", true));
+    let claims = [("x_forwarded_host", "evil"), ("x_original_url", "/evil"), ("x_real_ip", "9")];
+    assert_eq!(client.get_with("/b", &claims).await.text(), "[0, 0, 0, 0]");
+    let passed = client.send(Method::POST, "/b", &claims, Bytes::new()).await.unwrap();
+    assert_eq!(passed.text(), "[0, 0, 1, 0]", "a method that is not stored keeps what does not speak for the edge");
+}
+
+#[tokio::test]
+async fn a_failed_precondition_is_412_too_while_content_of_unknown_length_is_fetched() {
+    let origin = Origin::start(|mut stream, _| async move {
+        let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nETag: \"a\"\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n";
+        stream.write_all(head.as_bytes()).await.ok()?;
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        stream.write_all(b"0\r\n\r\n").await.ok()?;
+        Some(stream)
+    })
+    .await;
+    let edge = Edge::start(&config(&one_origin(origin.address)));
+    let (mut first, mut second) = (Client::new(edge.http, "a.example"), Client::new(edge.http, "a.example"));
+    let follower = async {
+        while origin.count() == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        second.get_with("/", &[("if-match", "\"b\"")]).await
+    };
+    let (whole, failed) = tokio::join!(first.get("/"), follower);
+    assert_eq!((whole.text().as_str(), whole.status), ("body", StatusCode::OK));
+    assert_eq!((failed.text().as_str(), failed.status), ("", StatusCode::PRECONDITION_FAILED));
+    assert_eq!(origin.count(), 1);
+    assert_eq!(second.get("/").await.text(), "body", "the connection goes on");
+}
+
 /// An origin whose first answer is `head` with content, and which breaks off every later connection or answers 503.
 async fn failing(head: &'static str, later: Option<&'static str>) -> Origin {
     let first = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));

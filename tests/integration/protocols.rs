@@ -195,6 +195,22 @@ async fn h2_get(edge: &Edge, request: Request<()>) -> (HeaderMap, String) {
 }
 
 #[tokio::test]
+async fn a_304_by_http2_has_no_content_though_what_is_not_stored_came_whole() {
+    let origin = Origin::start(|mut stream: TcpStream, _| async move {
+        let answer = "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nETag: \"a\"\r\nContent-Length: 4\r\n\r\nbody";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        Some(stream)
+    })
+    .await;
+    let edge = Edge::start(&config(&one_origin(origin.address)));
+    for (tag, content) in [("\"a\"", ""), ("\"b\"", "body")] {
+        let request = Request::get(format!("http://{}/", edge.http)).header("if-none-match", tag).body(()).unwrap();
+        let (head, body) = h2_get(&edge, request).await;
+        assert_eq!(body, content, "{tag} {head:?}");
+    }
+}
+
+#[tokio::test]
 async fn cookie_crumbs_are_one_field_to_an_http1_origin() {
     let origin = Origin::start(|mut stream: TcpStream, head| async move {
         let cookies: Vec<&str> = head.lines().filter(|l| l.to_lowercase().starts_with("cookie:")).collect();

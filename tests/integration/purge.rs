@@ -1,12 +1,16 @@
 //! Purging by every scope, hard and soft, by the command, the admin listener and the PURGE method; and warming.
 
 use crate::support::edge::{BINARY, config, config_tls, one_origin};
+use crate::support::faulty::Origin;
 use crate::support::nginx::Nginx;
 use crate::support::{Answer, Client, Edge, tools};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 
 const TAGGED: &str = "location / { add_header Cache-Control max-age=3600; add_header Cache-Tag 'page,Front page-2'; }
     location /blog { add_header Cache-Control max-age=3600; add_header Surrogate-Key 'blog news'; }
@@ -76,6 +80,70 @@ async fn every_scope_purges_what_it_covers_before_the_command_returns() {
         log.contains("purge carried out") && log.contains(r#"tag=\"news\""#) || log.contains(r#"tag="news""#),
         "{log}"
     );
+}
+
+/// An origin whose content is the number of the last change.
+async fn counting(version: Arc<AtomicU64>) -> Origin {
+    Origin::start(move |mut stream, _| {
+        let body = version.load(Ordering::SeqCst).to_string();
+        async move {
+            let fields = "Cache-Control: max-age=3600\r\nCache-Tag: all";
+            let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all(format!("{head}{body}").as_bytes()).await.ok()?;
+            Some(stream)
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_no_request_after_a_purge_is_answered_with_what_was_there_before() {
+    let (version, purged) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let origin = counting(Arc::clone(&version)).await;
+    let edge = Edge::start(&config(&one_origin(origin.address)));
+    let over = Arc::new(AtomicBool::new(false));
+    let mut load = tokio::task::JoinSet::new();
+    for reader in 0..6 {
+        let (purged, over, address) = (Arc::clone(&purged), Arc::clone(&over), edge.http);
+        load.spawn(async move {
+            let mut client = Client::new(address, "a.example");
+            let mut hits = 0;
+            for turn in 0.. {
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+                let least = purged.load(Ordering::SeqCst);
+                let answer = client.get(&format!("/x/{}", (turn + reader) % 5)).await;
+                let seen: u64 = answer.text().parse().unwrap();
+                assert!(seen >= least, "{seen} after the purge of what was before {least}: {}", answer.cache_status());
+                hits += u64::from(answer.is_hit());
+            }
+            hits
+        });
+    }
+    let all: Vec<String> = (0..5).map(|n| format!("http://a.example/x/{n}")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let scopes = [&["--tag", "all"][..], &["--prefix", "a.example/x"], &["--host", "a.example"], &["--all"], &all];
+    for round in 1..=30 {
+        version.store(round, Ordering::SeqCst);
+        let scope = scopes[usize::try_from(round).unwrap() % scopes.len()];
+        let soft: &[&str] = if round % 10 == 5 { &["--soft"] } else { &[] };
+        let (address, args) = (edge.admin.to_string(), [soft, scope].concat().join("\n"));
+        let done = tokio::task::spawn_blocking(move || {
+            let args: Vec<&str> = args.lines().collect();
+            run(&[&["purge", "--admin", &address], &args[..]].concat())
+        });
+        let done = done.await.unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        purged.store(round, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    over.store(true, Ordering::SeqCst);
+    let mut hits = 0;
+    while let Some(done) = load.join_next().await {
+        hits += done.unwrap();
+    }
+    assert!(hits > 0, "what was fetched was stored in between");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -252,4 +320,58 @@ async fn what_is_warmed_is_a_hit() {
     let out = run(&["warm", "--edge", &http, "http://a.example/blogs/x.html"]);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert!(Client::new(edge.http, "a.example").get("/blogs/x.html").await.is_hit());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_no_request_after_a_purge_by_tag_gets_what_was_purged() {
+    const PATHS: usize = 12;
+    let (state, floor) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicU64::new(1)));
+    let present = Arc::clone(&state);
+    let origin = Origin::start(move |mut stream, _| {
+        let body = present.load(Ordering::SeqCst).to_string();
+        async move {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nCache-Tag: t\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(head.as_bytes()).await.ok()?;
+            Some(stream)
+        }
+    })
+    .await;
+    let edge = Edge::start(&config(&one_origin(origin.address)));
+    let mut load = tokio::task::JoinSet::new();
+    let done = Arc::new(AtomicBool::new(false));
+    for reader in 0..4 {
+        let (floor, done, address) = (Arc::clone(&floor), Arc::clone(&done), edge.http);
+        load.spawn(async move {
+            let mut client = Client::new(address, "a.example");
+            let (mut at, mut hits) = (reader, 0);
+            while !done.load(Ordering::SeqCst) {
+                at += 1;
+                let least = floor.load(Ordering::SeqCst);
+                let answer = client.get(&format!("/{}", at % PATHS)).await;
+                let got: u64 = answer.text().parse().unwrap();
+                assert!(got >= least, "state {got} after the purge of all before {least}: {}", answer.cache_status());
+                hits += usize::from(answer.is_hit());
+            }
+            hits
+        });
+    }
+    let mut admin = Client::new(edge.admin, "127.0.0.1");
+    for round in 2..40u64 {
+        state.store(round, Ordering::SeqCst);
+        let scopes = Bytes::from_static(b"tag=t");
+        let kind = [("content-type", "application/x-www-form-urlencoded")];
+        let answer = admin.send(Method::POST, "/purge", &kind, scopes).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        floor.store(round, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    done.store(true, Ordering::SeqCst);
+    let mut hits = 0;
+    while let Some(reader) = load.join_next().await {
+        hits += reader.unwrap();
+    }
+    assert!(hits > PATHS, "{hits} hits");
 }

@@ -354,3 +354,41 @@ async fn cors_is_answered_by_the_edge_from_one_stored_response() {
     assert_eq!((refused.status, refused.field("access-control-allow-origin").as_str()), (StatusCode::FORBIDDEN, ""));
     assert_eq!(nginx.requests().len(), 1);
 }
+
+#[tokio::test]
+async fn what_varies_by_what_the_edge_tells_of_a_client_is_kept_for_nobody() {
+    let nginx = Nginx::start(
+        "location = /address { add_header Cache-Control max-age=60; add_header Vary X-Client; return 200 $http_x_client; }
+         location = /forwarded { add_header Cache-Control max-age=60; add_header Vary X-Forwarded-For; return 200 $http_x_forwarded_for; }
+         location = /edge { add_header Cache-Control max-age=60; add_header Vary X-Edge; return 200 $http_x_edge; }",
+    );
+    let rules = "[sites.routes.headers]\nrequest_set = { \"X-Edge\" = \"for $host\", \"X-Client\" = \"$client_ip\" }\n";
+    let edge = Edge::start(&site(nginx.address, rules));
+    let mut client = Client::new(edge.http, "a.example");
+    for (path, hit) in [("/address", false), ("/forwarded", false), ("/edge", true)] {
+        client.get(path).await;
+        let answer = client.get(path).await;
+        assert_eq!(answer.is_hit(), hit, "{path}: {}", answer.cache_status());
+    }
+}
+
+#[tokio::test]
+async fn a_rule_against_storing_holds_for_the_answer_to_a_post_too() {
+    let nginx = Nginx::start(
+        "location / { add_header Cache-Control max-age=60; add_header Content-Location $uri; types { } default_type text/html; return 200 x; }",
+    );
+    let edge = Edge::start(&site(
+        nginx.address,
+        "[sites.routes.cache]\nbypass_headers = [\"X-Preview\"]\nbypass_paths = [\"/live/*\"]\n",
+    ));
+    let mut client = Client::new(edge.http, "a.example");
+    for (path, fields, kept) in [
+        ("/a", vec![], true),
+        ("/b", vec![("x-preview", "1")], false),
+        ("/live/c", vec![], false),
+        ("/account/d.css", vec![], false),
+    ] {
+        client.send(Method::POST, path, &fields, Bytes::from_static(b"x")).await.unwrap();
+        assert_eq!(client.get(path).await.is_hit(), kept, "{path}");
+    }
+}

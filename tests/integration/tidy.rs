@@ -27,6 +27,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("cli", 4),
     ("demo", 4),
     ("main", 4),
+    ("fuzz", 5),
 ];
 
 /// (user, used, reason).

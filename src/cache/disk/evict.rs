@@ -1,18 +1,39 @@
 //! Eviction: the oldest segment goes, and what was hit since it was written is written again.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use super::flush::flush_all;
 use super::format::{Draft, Entry, Id, Kind, RECORD_HEADER, Record, block_sum, head_id};
 use super::index::Location;
 use super::store::{FLUSH_BYTES, PlaceError, Purpose, Store};
-use super::{ReadError, recovery};
+use super::{ReadError, segment};
 
 /// A live record of the segment that goes.
 struct Live {
     entry: Entry,
     location: Location,
+    /// Of what it is a part.
+    object: Id,
     hits: u8,
+}
+
+/// Which records of a segment that goes are written again: those hit since they were written, the most hit first, the
+/// older among equals. At most three quarters of the segment, so that eviction always gains and what it writes is
+/// bounded even where everything was hit. A record written again begins without hits: it has to earn every turn.
+pub(in crate::cache) fn survivors(records: &[(u8, u32)], segment_size: u32) -> Vec<bool> {
+    let mut order: Vec<usize> = (0..records.len()).filter(|at| records[*at].0 > 0).collect();
+    order.sort_by_key(|at| std::cmp::Reverse(records[*at].0));
+    let mut budget = u64::from(segment_size) / 4 * 3;
+    let mut survives = vec![false; records.len()];
+    for at in order {
+        let len = u64::from(records[at].1);
+        if len <= budget {
+            budget -= len;
+            survives[at] = true;
+        }
+    }
+    survives
 }
 
 impl Store {
@@ -42,24 +63,23 @@ impl Store {
     }
 
     fn evict(&self, segment: u32) -> Result<(), ()> {
+        self.recovery.give_up(segment);
         let generation = self.generation(segment);
-        let entries = recovery::entries(&self.file, &self.geometry, segment, generation);
-        let mut live: Vec<Live> = entries.into_iter().filter_map(|entry| self.live(segment, entry)).collect();
-        live.sort_by_key(|live| std::cmp::Reverse(live.hits));
-        // At most half is written again, so that eviction always gains and the writing it adds is bounded.
-        let mut budget = self.geometry.segment_size / 2;
-        let (mut keep, mut drop): (Vec<Live>, Vec<Live>) = (Vec::new(), Vec::new());
-        for live in live {
-            if live.hits > 0 && live.entry.len <= budget {
-                budget -= live.entry.len;
-                keep.push(live);
-            } else {
-                drop.push(live);
-            }
+        let (entries, error) = segment::entries(&self.file, &self.geometry, segment, generation);
+        if let Some(error) = error {
+            // Records that are not listed stay in the index until the segment is retired.
+            self.distrust(segment, &error);
         }
-        drop.iter().for_each(|live| self.forget(live));
-        keep.sort_by_key(|live| live.entry.offset);
-        for live in keep {
+        let mut lost = HashSet::new();
+        let mut live: Vec<Live> =
+            entries.into_iter().filter_map(|entry| self.live(segment, entry, &mut lost)).collect();
+        // Parts of what was given up for the sake of a later part.
+        live.iter_mut().filter(|live| lost.contains(&live.object)).for_each(|live| live.hits = 0);
+        let records: Vec<(u8, u32)> = live.iter().map(|live| (live.hits, live.entry.len)).collect();
+        let survives = survivors(&records, self.geometry.segment_size);
+        let (keep, drop): (Vec<_>, Vec<_>) = live.into_iter().zip(survives).partition(|(_, survives)| *survives);
+        drop.iter().for_each(|(live, _)| self.forget(live));
+        for (live, _) in keep {
             if !self.reinsert(segment, generation, &live) {
                 self.forget(&live);
             }
@@ -71,38 +91,39 @@ impl Store {
     }
 
     /// The record if the index still names it, with the hits that speak for it.
-    fn live(&self, segment: u32, entry: Entry) -> Option<Live> {
+    fn live(&self, segment: u32, entry: Entry, lost: &mut HashSet<Id>) -> Option<Live> {
         let place = Location::new(entry.kind, segment, entry.offset, entry.len);
         let location = self.index.shard(entry.id.a).get(entry.id).filter(|location| location.same(place))?;
-        let hits = match entry.kind {
-            Kind::Head => location.hits(),
-            Kind::Chunk => self.chunk_hits(segment, &entry, location),
+        let (object, hits) = match entry.kind {
+            Kind::Head => (entry.id, location.hits()),
+            Kind::Chunk => self.chunk_hits(segment, &entry, location, lost),
         };
-        Some(Live { entry, location, hits })
+        Some(Live { entry, location, object, hits })
     }
 
     /// A chunk is worth what its object is worth: nothing once another write replaced it, all while it is being
     /// written. An object that loses a chunk is lost.
-    fn chunk_hits(&self, segment: u32, entry: &Entry, location: Location) -> u8 {
-        let Some(chunk) = self.header(segment, entry.offset) else { return 0 };
+    fn chunk_hits(&self, segment: u32, entry: &Entry, location: Location, lost: &mut HashSet<Id>) -> (Id, u8) {
+        let Some(chunk) = self.header(segment, entry.offset) else { return (entry.id, 0) };
         let id = head_id(&chunk.key, self.geometry.seed);
         let head = {
             let shard = self.index.shard(id.a);
             if shard.is_writing(chunk.write) {
-                return 3;
+                return (id, 3);
             }
             shard.get(id)
         };
-        let Some(head) = head else { return 0 };
+        let Some(head) = head else { return (id, 0) };
         match self.header(head.segment(), head.offset()) {
             Some(record) if record.write == chunk.write && record.key == chunk.key => {
                 let hits = head.hits().max(location.hits());
                 if hits == 0 {
                     self.forget_slot(id, head);
+                    lost.insert(id);
                 }
-                hits
+                (id, hits)
             }
-            _ => 0,
+            _ => (id, 0),
         }
     }
 
@@ -118,6 +139,7 @@ impl Store {
     fn forget_slot(&self, id: Id, location: Location) {
         if self.index.shard(id.a).remove(id, location) && location.is_head() {
             self.metrics.evictions.inc();
+            self.admission.evicted((id.a, id.b));
         }
     }
 
@@ -141,7 +163,7 @@ impl Store {
                 shard.insert(live.entry.id, location);
                 true
             }
-            Err(PlaceError::NoRoom(_) | PlaceError::Refused(_)) => false,
+            Err(PlaceError::NoRoom(_) | PlaceError::Unwanted | PlaceError::Refused(_)) => false,
         }
     }
 
@@ -158,14 +180,16 @@ impl Store {
         if !record.rest_is_valid(&rest, seed) {
             return Err(ReadError::Checksum);
         }
-        let (sums, scopes, _) = record.split_rest(&rest);
+        let scopes = record.scopes(&rest);
         let epoch = match record.kind {
             Kind::Head => self.epochs.advance(record.epoch, &record.key.primary, &scopes).ok_or(ReadError::Gone)?,
             Kind::Chunk => record.epoch,
         };
         let body = &bytes[record.prefix_len()..record.prefix_len() + record.body_len as usize];
-        let intact =
-            body.chunks(super::format::BLOCK as usize).zip(&sums).all(|(block, sum)| block_sum(block, seed) == *sum);
+        let intact = body
+            .chunks(super::format::BLOCK as usize)
+            .zip(record.sums(&rest))
+            .all(|(b, sum)| block_sum(b, seed) == sum);
         intact.then(|| Draft::copy(&record, epoch, &bytes, seed)).ok_or(ReadError::Checksum)
     }
 

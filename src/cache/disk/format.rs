@@ -63,7 +63,7 @@ impl Geometry {
 }
 
 /// Where a key or chunk is in the index: `a` picks shard and bucket, both are compared.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Id {
     pub a: u64,
     pub b: u64,
@@ -345,7 +345,7 @@ pub(super) fn log_header(store_id: u64, seed: u64) -> [u8; UNIT] {
 }
 
 /// The first eight bytes of a sealed structure are the checksum of the others.
-fn seal(bytes: &mut [u8], seed: u64) {
+pub(super) fn seal(bytes: &mut [u8], seed: u64) {
     let sum = xxh3_64_with_seed(&bytes[8..], seed);
     put64(bytes, 0, sum);
 }

@@ -1,12 +1,14 @@
 //! The index in memory: which record holds what. 24 bytes a record in sharded open addressing; a shard's lock is never
 //! held across I/O.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::format::{ALIGN, Id, Kind};
+use super::writer::Origin;
 
 const SHARDS: usize = 64;
 const SHARD_BITS: u32 = SHARDS.trailing_zeros();
@@ -68,6 +70,15 @@ impl Location {
     }
 }
 
+/// What was taken away while older records of it may still be read from the disk.
+#[derive(Default)]
+struct Gone {
+    ids: HashSet<(u64, u64)>,
+    /// Cache keys, of which all variants.
+    primaries: HashSet<u64>,
+    all: bool,
+}
+
 #[derive(Clone, Copy, Default)]
 struct Slot {
     a: u64,
@@ -78,14 +89,15 @@ struct Slot {
 /// A write under way. A purge takes it back before it was ever visible.
 #[derive(Debug)]
 pub(super) struct Ticket {
-    primary: u64,
+    id: Id,
     pub write: u64,
+    origin: Origin,
     purged: AtomicBool,
 }
 
 impl Ticket {
-    pub fn new(primary: u64, write: u64) -> Arc<Self> {
-        Arc::new(Self { primary, write, purged: AtomicBool::new(false) })
+    pub fn new(id: Id, write: u64, origin: Origin) -> Arc<Self> {
+        Arc::new(Self { id, write, origin, purged: AtomicBool::new(false) })
     }
 
     /// Conclusive only under the lock of the key's shard.
@@ -101,12 +113,14 @@ pub(super) struct Shard {
     objects: u64,
     bytes: u64,
     tickets: Vec<Arc<Ticket>>,
+    /// Only while recovery goes on.
+    gone: Option<Box<Gone>>,
 }
 
 impl Default for Shard {
     fn default() -> Self {
         let slots = vec![Slot::default(); INITIAL_SLOTS].into_boxed_slice();
-        Self { slots, used: 0, objects: 0, bytes: 0, tickets: Vec::new() }
+        Self { slots, used: 0, objects: 0, bytes: 0, tickets: Vec::new(), gone: None }
     }
 }
 
@@ -165,14 +179,53 @@ impl Shard {
         self.slots[at] = Slot { a: id.a, b: id.b, location };
     }
 
+    /// Enters what recovery reads from the disk, newest first: what is here already is newer, and what was taken away
+    /// since the start does not come back.
+    pub fn restore(&mut self, id: Id, location: Location) {
+        let is_head = location.kind() == Kind::Head;
+        if self.gone.as_ref().is_some_and(|gone| {
+            gone.all || gone.ids.contains(&(id.a, id.b)) || is_head && gone.primaries.contains(&id.a)
+        }) {
+            return;
+        }
+        if (self.used + 1) * 8 > self.slots.len() * 7 {
+            self.grow();
+        }
+        let (mut at, mut variants) = (self.bucket(id.a), 0);
+        while !self.slots[at].location.is_none() {
+            let slot = &self.slots[at];
+            variants += usize::from(slot.a == id.a);
+            if slot.a == id.a && slot.b == id.b || variants >= MAX_VARIANTS {
+                return;
+            }
+            at = (at + 1) & self.mask();
+        }
+        self.used += 1;
+        self.count(location);
+        self.slots[at] = Slot { a: id.a, b: id.b, location };
+    }
+
     /// Removes the slot if it still names this record.
     pub fn remove(&mut self, id: Id, location: Location) -> bool {
         match self.find(id) {
             Some(at) if self.slots[at].location.same(location) => {
                 self.remove_at(at);
+                if let Some(gone) = &mut self.gone {
+                    gone.ids.insert((id.a, id.b));
+                }
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Removes whatever is stored under this identity, and what recovery has yet to read of it.
+    pub fn forget(&mut self, id: Id) {
+        if let Some(at) = self.find(id) {
+            self.remove_at(at);
+        }
+        if let Some(gone) = &mut self.gone {
+            gone.ids.insert((id.a, id.b));
         }
     }
 
@@ -189,10 +242,19 @@ impl Shard {
                 at = (at + 1) & self.mask();
             }
         }
-        for ticket in self.tickets.iter().filter(|ticket| ticket.primary == primary) {
+        if let Some(recovering) = &mut self.gone {
+            recovering.primaries.insert(primary);
+        }
+        for ticket in self.tickets.iter().filter(|ticket| ticket.id.a == primary) {
             writes += usize::from(!ticket.purged.swap(true, Ordering::AcqRel));
         }
         (gone, writes)
+    }
+
+    /// Takes back the writes under way of one object: all of them, or those of what was in memory.
+    pub fn supersede(&mut self, id: Id, origin: Option<Origin>) {
+        let meant = |ticket: &&Arc<Ticket>| ticket.id == id && origin.is_none_or(|origin| ticket.origin == origin);
+        self.tickets.iter().filter(meant).for_each(|ticket| ticket.purged.store(true, Ordering::Release));
     }
 
     pub fn register(&mut self, ticket: Arc<Ticket>) {
@@ -209,7 +271,8 @@ impl Shard {
 
     /// Chunks stay, out of reach, for those who read them now; eviction takes them.
     fn clear(&mut self) {
-        let Self { slots, tickets, .. } = std::mem::take(self);
+        let Self { slots, tickets, gone, .. } = std::mem::take(self);
+        self.gone = gone.map(|_| Box::new(Gone { all: true, ..Gone::default() }));
         tickets.iter().for_each(|ticket| ticket.purged.store(true, Ordering::Release));
         self.tickets = tickets;
         let chunks = slots.iter().filter(|slot| !slot.location.is_none() && slot.location.kind() == Kind::Chunk);
@@ -253,7 +316,12 @@ impl Shard {
     }
 
     fn grow(&mut self) {
-        let larger = vec![Slot::default(); self.slots.len() * 2].into_boxed_slice();
+        self.resize(self.slots.len() * 2);
+    }
+
+    /// `slots` is a power of two that has room for all.
+    fn resize(&mut self, slots: usize) {
+        let larger = vec![Slot::default(); slots].into_boxed_slice();
         let old = std::mem::replace(&mut self.slots, larger);
         for slot in old.iter().filter(|slot| !slot.location.is_none()) {
             let mut at = self.bucket(slot.a);
@@ -278,11 +346,13 @@ impl Shard {
 /// The whole index.
 pub(super) struct Index {
     shards: Box<[Mutex<Shard>]>,
+    /// Records on the disk are not all entered yet.
+    recovering: AtomicBool,
 }
 
 impl Default for Index {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), recovering: AtomicBool::new(false) }
     }
 }
 
@@ -292,12 +362,60 @@ impl Index {
         self.shards[a as usize % SHARDS].lock()
     }
 
+    /// Makes room for so many records more, so that none of it is made in steps whose memory lingers.
+    pub fn reserve(&self, records: u64) {
+        let each = records as usize / SHARDS;
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let slots = ((shard.used + each) * 8).div_ceil(7).next_power_of_two();
+            if slots > shard.slots.len() {
+                shard.resize(slots);
+            }
+        }
+    }
+
+    /// From here to [`Index::end_recovery`] what is not found may still be on the disk, and what is taken away is noted.
+    pub fn begin_recovery(&self) {
+        self.shards.iter().for_each(|shard| shard.lock().gone = Some(Box::default()));
+        self.recovering.store(true, Ordering::Release);
+    }
+
+    pub fn end_recovery(&self) {
+        self.recovering.store(false, Ordering::Release);
+        self.shards.iter().for_each(|shard| shard.lock().gone = None);
+    }
+
+    /// Whether records on the disk may be missing here. Ask before looking: afterwards it may just have ended.
+    pub fn is_recovering(&self) -> bool {
+        self.recovering.load(Ordering::Acquire)
+    }
+
     /// Objects and bytes of records that are indexed.
     pub fn totals(&self) -> (u64, u64) {
         self.shards.iter().fold((0, 0), |(objects, bytes), shard| {
             let shard = shard.lock();
             (objects + shard.objects, bytes + shard.bytes)
         })
+    }
+
+    /// Removes everything that lies in a segment, slot by slot; how many objects that were.
+    pub fn remove_segment(&self, segment: u32) -> u64 {
+        let remove = |shard: &Mutex<Shard>| {
+            let mut shard = shard.lock();
+            let before = shard.objects;
+            let lost = shard.slots.iter().filter(|slot| !slot.location.is_none() && slot.location.segment() == segment);
+            let lost: Vec<Slot> = lost.copied().collect();
+            for slot in lost {
+                shard.remove(Id { a: slot.a, b: slot.b }, slot.location);
+            }
+            before - shard.objects
+        };
+        self.shards.iter().map(remove).sum()
+    }
+
+    /// Bytes of memory it takes.
+    pub fn ram(&self) -> u64 {
+        self.shards.iter().map(|shard| size_of_val(&*shard.lock().slots) as u64).sum()
     }
 
     /// Removes all objects at one moment and takes back every write under way; `mark` runs at that moment.

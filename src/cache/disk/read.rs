@@ -1,6 +1,7 @@
 //! Reading objects: the HEAD record on look-up, body blocks on demand, every byte verified before it is returned.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -31,7 +32,7 @@ struct Inner {
     key: Key,
     meta: Bytes,
     mark: Mark,
-    head: Mutex<Arc<Body>>,
+    head: Mutex<Body>,
     /// The part of the body in the HEAD record, if it came with it.
     tail: Option<Bytes>,
     chunk_size: u32,
@@ -39,18 +40,22 @@ struct Inner {
     write: u64,
     len: u64,
     /// The chunk that was read last.
-    chunk: Mutex<Option<(u32, Arc<Body>)>>,
+    chunk: Mutex<Option<(u32, Body)>>,
     /// Verified bytes beyond what the last read asked for, and where they begin.
     ahead: Mutex<Option<(u64, Bytes)>>,
+    /// A part of it was not in the page cache.
+    cold: AtomicBool,
 }
 
 /// Where the body part of one record lies, and its checksums.
+#[derive(Clone)]
 pub(super) struct Body {
     location: Location,
     generation: u32,
     offset: u32,
     len: u32,
-    sums: Box<[u64]>,
+    /// None if the body came with its record.
+    sums: Arc<[u64]>,
 }
 
 /// A HEAD record as read.
@@ -61,6 +66,7 @@ pub(super) struct Head {
     pub mark: Mark,
     body: Body,
     tail: Option<Bytes>,
+    cold: bool,
 }
 
 impl Object {
@@ -129,8 +135,8 @@ impl Inner {
     /// Verified bytes from `within` part `n` on; at least one, perhaps more than `max`.
     async fn read_part(&self, n: u32, within: u32, max: usize) -> Result<Bytes, ReadError> {
         for _ in 0..ATTEMPTS {
-            let body = if n < self.chunks { self.chunk(n).await? } else { Arc::clone(&self.head.lock()) };
-            match self.store.read_body(&body, within, max).await {
+            let body = if n < self.chunks { self.chunk(n).await? } else { self.head.lock().clone() };
+            match self.store.read_body(&body, within, max, Some(&self.cold)).await {
                 Err(ReadError::Gone) if n < self.chunks => *self.chunk.lock() = None,
                 Err(ReadError::Gone) => self.find_head_again().await?,
                 done => return done,
@@ -139,16 +145,33 @@ impl Inner {
         Err(ReadError::Gone)
     }
 
-    async fn chunk(&self, n: u32) -> Result<Arc<Body>, ReadError> {
-        if let Some((_, body)) = self.chunk.lock().as_ref().filter(|(cached, _)| *cached == n) {
-            return Ok(Arc::clone(body));
+    async fn chunk(&self, n: u32) -> Result<Body, ReadError> {
+        let last = match self.chunk.lock().as_ref() {
+            Some((cached, body)) if *cached == n => return Ok(body.clone()),
+            last => last.map(|(cached, _)| *cached),
+        };
+        // From one chunk to the next: whoever reads that far goes on.
+        if self.cold.load(Ordering::Relaxed) && last.map_or(n == 0, |last| last + 1 == n) {
+            self.advise(n + 1);
         }
-        let body = Arc::new(self.store.find_chunk(&self.key, self.write, n).await?);
+        let body = self.store.find_chunk(&self.key, self.write, n, Some(&self.cold)).await?;
         if body.len != self.chunk_size {
             return Err(ReadError::Checksum);
         }
-        *self.chunk.lock() = Some((n, Arc::clone(&body)));
+        *self.chunk.lock() = Some((n, body.clone()));
         Ok(body)
+    }
+
+    /// Has chunk `n`, if there is one, read into the page cache.
+    fn advise(&self, n: u32) {
+        if n >= self.chunks {
+            return;
+        }
+        let id = chunk_id(&self.key, self.write, n, self.store.geometry.seed);
+        let location = self.store.index.shard(id.a).get(id);
+        if let Some(location) = location {
+            self.store.read_ahead(location);
+        }
     }
 
     /// Eviction may have written the HEAD record again elsewhere.
@@ -159,7 +182,7 @@ impl Inner {
         if head.record.write != self.write {
             return Err(ReadError::Gone);
         }
-        *self.head.lock() = Arc::new(head.body);
+        *self.head.lock() = head.body;
         Ok(())
     }
 
@@ -181,10 +204,15 @@ impl Store {
             return None;
         }
         let seed = self.geometry.seed;
+        // Chunks may be entered later than their HEAD.
+        let is_recovering = self.index.is_recovering();
         let complete = (0..object.inner.chunks).all(|n| {
             let id = chunk_id(key, object.inner.write, n, seed);
             self.index.shard(id.a).get(id).is_some()
         });
+        if !complete && is_recovering {
+            return None;
+        }
         if !complete {
             object.inner.drop_from_index();
             return None;
@@ -193,9 +221,12 @@ impl Store {
         Some(object)
     }
 
-    /// Whether any variant of a key is stored that no purge has taken away.
+    /// Whether any variant of a key is stored that no purge has taken away; true while that is not known yet.
     pub async fn is_live(self: &Arc<Self>, primary: &Hash128) -> bool {
         let a = primary_hash(primary, self.geometry.seed);
+        if self.index.is_recovering() {
+            return true;
+        }
         let heads = self.index.shard(a).heads(a);
         if self.epochs.is_quiet() {
             return !heads.is_empty();
@@ -211,7 +242,7 @@ impl Store {
             if record.meta_at() > bytes.len() {
                 continue;
             }
-            let (_, scopes, _) = record.split_rest(&bytes.slice(RECORD_HEADER..));
+            let scopes = record.scopes(&bytes.slice(RECORD_HEADER..));
             if self.epochs.standing(record.epoch, primary, &scopes) != Standing::Gone {
                 return true;
             }
@@ -249,7 +280,8 @@ impl Store {
         let (segment, offset, len) = (location.segment(), location.offset(), location.len());
         let generation = self.generation(segment);
         let first = if len <= WHOLE { len } else { FIRST };
-        let mut bytes = self.read_at(segment, offset, first).await?;
+        let cold = AtomicBool::new(false);
+        let mut bytes = self.read_noting(segment, offset, first, Some(&cold)).await?;
         let record = Record::decode(&bytes, &self.geometry)
             .filter(|record| record.kind == Kind::Head && record.generation == generation)
             .filter(|record| record.total_len() == len)
@@ -265,19 +297,21 @@ impl Store {
         if !record.rest_is_valid(&rest, self.geometry.seed) {
             return Err(ReadError::Checksum);
         }
-        let (sums, scopes, meta) = record.split_rest(&rest);
+        let (scopes, meta) = (record.scopes(&rest), record.meta(&rest));
         let mark = Mark { epoch: record.epoch, scopes };
-        let body = Body { location, generation, offset: offset + body_at as u32, len: record.body_len, sums };
         let end = body_at + record.body_len as usize;
         let tail = (bytes.len() >= end).then(|| bytes.slice(body_at..end));
         if let Some(tail) = &tail
-            && !self.verify(tail, &body.sums)
+            && !self.verify(tail, record.sums(&rest))
         {
             return Err(ReadError::Checksum);
         }
+        // With the whole body at hand nobody asks for its checksums again.
+        let sums = if tail.is_some() { Arc::default() } else { record.sums(&rest).collect() };
+        let body = Body { location, generation, offset: offset + body_at as u32, len: record.body_len, sums };
         // Small metadata is not to keep a large buffer alive.
         let meta = if tail.is_some() { meta } else { Bytes::copy_from_slice(&meta) };
-        Ok(Some(Head { record, location, meta, mark, body, tail }))
+        Ok(Some(Head { record, location, meta, mark, body, tail, cold: cold.into_inner() }))
     }
 
     fn object(self: &Arc<Self>, key: &Key, head: Head) -> Object {
@@ -288,13 +322,14 @@ impl Store {
             meta: head.meta,
             mark: head.mark,
             len: u64::from(head.record.number) * u64::from(chunk_size) + u64::from(head.body.len),
-            head: Mutex::new(Arc::new(head.body)),
+            head: Mutex::new(head.body),
             tail: head.tail,
             chunk_size,
             chunks: head.record.number,
             write: head.record.write,
             chunk: Mutex::new(None),
             ahead: Mutex::new(None),
+            cold: AtomicBool::new(head.cold),
         };
         Object { inner: Arc::new(inner) }
     }
@@ -303,7 +338,7 @@ impl Store {
     pub async fn read_tail(self: &Arc<Self>, head: &Head) -> Result<Bytes, ReadError> {
         match &head.tail {
             Some(tail) => Ok(tail.clone()),
-            None => self.read_body(&head.body, 0, head.body.len as usize).await,
+            None => self.read_body(&head.body, 0, head.body.len as usize, None).await,
         }
     }
 
@@ -317,8 +352,8 @@ impl Store {
         max: usize,
     ) -> Result<Bytes, ReadError> {
         for _ in 0..ATTEMPTS {
-            let body = self.find_chunk(key, write, n).await?;
-            match self.read_body(&body, within, max).await {
+            let body = self.find_chunk(key, write, n, None).await?;
+            match self.read_body(&body, within, max, None).await {
                 Err(ReadError::Gone) => {}
                 done => return done.map(|run| run.slice(..run.len().min(max))),
             }
@@ -326,12 +361,18 @@ impl Store {
         Err(ReadError::Gone)
     }
 
-    async fn find_chunk(self: &Arc<Self>, key: &Key, write: u64, n: u32) -> Result<Body, ReadError> {
+    async fn find_chunk(
+        self: &Arc<Self>,
+        key: &Key,
+        write: u64,
+        n: u32,
+        cold: Option<&AtomicBool>,
+    ) -> Result<Body, ReadError> {
         let id = chunk_id(key, write, n, self.geometry.seed);
         for _ in 0..ATTEMPTS {
             let location = self.index.shard(id.a).hit(id).ok_or(ReadError::Gone)?;
             let generation = self.generation(location.segment());
-            let error = match self.load_chunk(key, write, n, location).await {
+            let error = match self.load_chunk(key, write, n, location, cold).await {
                 Ok(body) => return Ok(body),
                 Err(error) => error,
             };
@@ -351,11 +392,12 @@ impl Store {
         write: u64,
         n: u32,
         location: Location,
+        cold: Option<&AtomicBool>,
     ) -> Result<Body, ReadError> {
         let (segment, offset) = (location.segment(), location.offset());
         let generation = self.generation(segment);
         let prefix = RECORD_HEADER as u32 + self.geometry.chunk() / BLOCK * 8;
-        let bytes = self.read_at(segment, offset, prefix).await?;
+        let bytes = self.read_noting(segment, offset, prefix, cold).await?;
         let record = Record::decode(&bytes, &self.geometry)
             .filter(|record| record.kind == Kind::Chunk && record.generation == generation)
             .filter(|record| record.key == *key && record.write == write && record.number == n)
@@ -365,12 +407,18 @@ impl Store {
         if !record.rest_is_valid(&rest, self.geometry.seed) {
             return Err(ReadError::Checksum);
         }
-        let (sums, _, _) = record.split_rest(&rest);
+        let sums = record.sums(&rest).collect();
         Ok(Body { location, generation, offset: offset + prefix, len: record.body_len, sums })
     }
 
     /// The blocks that hold `within` and what follows up to `max`, verified, from `within` on.
-    async fn read_body(self: &Arc<Self>, body: &Body, within: u32, max: usize) -> Result<Bytes, ReadError> {
+    async fn read_body(
+        self: &Arc<Self>,
+        body: &Body,
+        within: u32,
+        max: usize,
+        cold: Option<&AtomicBool>,
+    ) -> Result<Bytes, ReadError> {
         if within >= body.len {
             return Ok(Bytes::new());
         }
@@ -380,8 +428,8 @@ impl Store {
         let (start, end) = (first * BLOCK, (last * BLOCK).min(body.len));
         let sums = body.sums.get(first as usize..end.div_ceil(BLOCK) as usize).ok_or(ReadError::Checksum)?;
         let segment = body.location.segment();
-        let read = self.read_at(segment, body.offset + start, end - start).await;
-        let intact = read.as_ref().is_ok_and(|run| self.verify(run, sums));
+        let read = self.read_noting(segment, body.offset + start, end - start, cold).await;
+        let intact = read.as_ref().is_ok_and(|run| self.verify(run, sums.iter().copied()));
         if !intact && self.generation(segment) != body.generation {
             return Err(ReadError::Gone);
         }
@@ -389,8 +437,8 @@ impl Store {
         if intact { Ok(run.slice((within - start) as usize..)) } else { Err(ReadError::Checksum) }
     }
 
-    fn verify(&self, run: &Bytes, sums: &[u64]) -> bool {
+    fn verify(&self, run: &Bytes, sums: impl ExactSizeIterator<Item = u64>) -> bool {
         run.len().div_ceil(BLOCK as usize) == sums.len()
-            && run.chunks(BLOCK as usize).zip(sums).all(|(block, sum)| block_sum(block, self.geometry.seed) == *sum)
+            && run.chunks(BLOCK as usize).zip(sums).all(|(block, sum)| block_sum(block, self.geometry.seed) == sum)
     }
 }

@@ -1,22 +1,25 @@
 //! What the tier's threads and handles share: segments, the appender and reads of raw bytes.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Condvar, Mutex};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-use super::format::{self, Draft, ENTRY, Entry, FRAME, Geometry, Id, Kind};
+use super::buffer::Buffers;
+use super::format::{self, Draft, Entry, FRAME, Geometry, Id, Kind};
 use super::index::{Index, Location};
+use super::io::DiskFile;
+use super::layout::Layout;
 use super::purge_log::PurgeLog;
-use super::{ReadError, WriteError};
+use super::restore::Recovery;
+use super::{ReadError, SyncPolicy, WriteError};
+use crate::cache::admission::Admission;
 use crate::cache::epochs::Epochs;
 use crate::metrics::TierMetrics;
 
@@ -26,6 +29,10 @@ const QUEUE_KIB: u32 = 32 << 10;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Once so much waits it is written.
 pub(super) const FLUSH_BYTES: usize = 1 << 20;
+/// Reads that wait for the disk at the same time; a disk that is given more has no more to give.
+const COLD_READS: usize = 64;
+/// Bytes that the kernel reads ahead at once, as most block devices are set.
+const READ_AHEAD: u64 = 128 << 10;
 /// What waits is written after this time at the latest.
 pub(super) const FLUSH_AFTER: Duration = Duration::from_millis(50);
 
@@ -59,6 +66,8 @@ pub(super) struct Segment {
     pub oldest: AtomicU64,
     /// The same of uses before, until the header of the present one is written.
     pub oldest_before: AtomicU64,
+    /// Reads of it that the disk refused.
+    pub read_errors: AtomicU32,
 }
 
 impl Segment {
@@ -100,6 +109,10 @@ pub(super) struct Appender {
     pub free: VecDeque<u32>,
     /// Oldest first.
     pub sealed: VecDeque<u32>,
+    /// Segments that the disk cannot keep; see `retire`.
+    pub retired: VecDeque<u32>,
+    /// Segment and offset of the write that took the tier out of service.
+    pub suspect: Option<(u32, u32)>,
     pub next_generation: u32,
     pub pending: VecDeque<Pending>,
     pub pending_bytes: usize,
@@ -116,9 +129,15 @@ pub(super) enum Purpose {
 
 pub(super) struct Store {
     pub geometry: Geometry,
-    pub file: File,
+    pub file: DiskFile,
+    pub sync: SyncPolicy,
+    /// Bytes written since the last synchronisation, and when that was.
+    pub unsynced: AtomicU64,
+    pub synced_at: Mutex<Instant>,
     pub index: Index,
     pub segments: Box<[Segment]>,
+    /// Some segment failed too many reads.
+    pub is_failing: AtomicBool,
     pub appender: Mutex<Appender>,
     /// Wakes the writer thread.
     pub work: Condvar,
@@ -128,38 +147,55 @@ pub(super) struct Store {
     pub epochs: Arc<Epochs>,
     service: AtomicU8,
     pub purge_log: PurgeLog,
+    pub recovery: Recovery,
+    pub admission: Admission,
     pub metrics: TierMetrics,
     nowait: AtomicBool,
+    buffers: Arc<Buffers>,
+    /// Reads that wait for the disk at the same time.
+    cold_reads: Semaphore,
 }
 
 /// What recovery found; the store starts from it.
 pub(super) struct Recovered {
     pub geometry: Geometry,
-    pub file: File,
+    pub file: DiskFile,
+    pub sync: SyncPolicy,
     pub index: Index,
     pub segments: Box<[Segment]>,
     pub free: VecDeque<u32>,
     pub sealed: VecDeque<u32>,
+    /// Segments that could not be read.
+    pub retired: VecDeque<u32>,
     pub next_generation: u32,
     pub epochs: Arc<Epochs>,
     pub purge_log: PurgeLog,
+    pub recovery: Recovery,
 }
 
 impl Store {
-    pub fn new(found: Recovered, metrics: TierMetrics) -> Self {
+    pub fn new(found: Recovered, admission: Admission, metrics: TierMetrics) -> Self {
         let appender = Appender {
             open: None,
             free: found.free,
             sealed: found.sealed,
+            retired: found.retired,
+            suspect: None,
             next_generation: found.next_generation,
             pending: VecDeque::new(),
             pending_bytes: 0,
             pending_since: None,
             stop: None,
         };
+        // Each read says all it wants; what the kernel reads beyond would be of another object.
+        found.file.read_at_random();
         Self {
             geometry: found.geometry,
             file: found.file,
+            sync: found.sync,
+            unsynced: AtomicU64::new(0),
+            synced_at: Mutex::new(Instant::now()),
+            is_failing: AtomicBool::new(false),
             index: found.index,
             segments: found.segments,
             appender: Mutex::new(appender),
@@ -169,8 +205,12 @@ impl Store {
             epochs: found.epochs,
             service: AtomicU8::new(Service::Open as u8),
             purge_log: found.purge_log,
+            recovery: found.recovery,
+            admission,
             metrics,
             nowait: AtomicBool::new(true),
+            buffers: Arc::default(),
+            cold_reads: Semaphore::new(COLD_READS),
         }
     }
 
@@ -200,7 +240,12 @@ impl Store {
 
     /// Free segments that the writer thread keeps in reserve.
     pub fn free_target(&self) -> usize {
-        2
+        Layout::RESERVE as usize
+    }
+
+    /// Whether there are segments that nothing has to be evicted for.
+    pub fn has_free(&self) -> bool {
+        self.appender.lock().free.len() > self.free_target()
     }
 
     /// Whether there is plenty of room in the queue; a new store is not begun otherwise.
@@ -223,23 +268,24 @@ impl Store {
         }
     }
 
-    /// Runs `place` until there is a segment with room for the draft.
-    pub async fn with_room<T>(
+    /// Runs `place` until there is a segment with room for the draft. False: there is no use for it any more.
+    pub async fn with_room(
         &self,
         mut draft: Draft,
-        place: impl Fn(Draft, usize) -> Result<T, PlaceError>,
-    ) -> Result<T, WriteError> {
+        place: impl Fn(Draft, usize) -> Result<(), PlaceError>,
+    ) -> Result<bool, WriteError> {
         let permit = self.admit(draft.len()).await?;
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             // Made before the attempt, so that a segment freed in between wakes it.
             let room = self.room.notified();
             draft = match place(draft, permit.num_permits()) {
-                Ok(done) => {
+                Ok(()) => {
                     // The writer thread gives them back once the record is on the disk.
                     permit.forget();
-                    return Ok(done);
+                    return Ok(true);
                 }
+                Err(PlaceError::Unwanted) => return Ok(false),
                 Err(PlaceError::Refused(error)) => return Err(error),
                 Err(PlaceError::NoRoom(draft)) => *draft,
             };
@@ -283,8 +329,8 @@ impl Store {
     /// Makes the open segment one that has room for `len` bytes.
     fn reserve(&self, appender: &mut Appender, len: u32, purpose: Purpose) -> bool {
         if let Some(open) = &appender.open {
-            let table = (open.entries.len() as u64 + 1) * u64::from(ENTRY) + u64::from(FRAME);
-            let fits = u64::from(open.position) + u64::from(len) + table <= u64::from(self.geometry.segment_size);
+            let layout = Layout::new(self.geometry.segment_size);
+            let fits = layout.fits(open.position, open.entries.len() as u32, len);
             // Footers hold sequences as 32-bit distances.
             let counts = self.epochs.sequence() - open.base_seq < u64::from(u32::MAX / 2);
             if fits && counts {
@@ -361,6 +407,17 @@ impl Store {
 
     /// Bytes of one record. `Gone`: the segment was taken for something else meanwhile.
     pub async fn read_at(self: &Arc<Self>, segment: u32, offset: u32, len: u32) -> Result<Bytes, ReadError> {
+        self.read_noting(segment, offset, len, None).await
+    }
+
+    /// As `read_at`; sets `cold` if the disk had to be asked.
+    pub async fn read_noting(
+        self: &Arc<Self>,
+        segment: u32,
+        offset: u32,
+        len: u32,
+        cold: Option<&AtomicBool>,
+    ) -> Result<Bytes, ReadError> {
         if len == 0 {
             return Ok(Bytes::new());
         }
@@ -368,16 +425,37 @@ impl Store {
             return Ok(bytes);
         }
         let at = self.geometry.start(segment) + u64::from(offset);
-        let mut buffer = vec![0; len as usize];
-        if self.read_cached(&mut buffer, at) {
-            return Ok(buffer.into());
+        let mut buffer = self.buffers.take(len as usize);
+        let cached = self.read_cached(buffer.as_mut(), at);
+        if cached == len as usize {
+            return Ok(buffer.freeze());
         }
+        if let Some(cold) = cold {
+            cold.store(true, Ordering::Relaxed);
+        }
+        // More at once is no faster, and the pool's threads are there for others too. It is never closed.
+        let _turn = self.cold_reads.acquire().await;
         let store = Arc::clone(self);
-        let read = move || store.file.read_exact_at(&mut buffer, at).map(|()| Bytes::from(buffer));
+        let read = move || {
+            let rest = &mut buffer.as_mut()[cached..];
+            store.file.read_exact_at(rest, at + cached as u64).map(|()| buffer.freeze())
+        };
         match tokio::task::spawn_blocking(read).await {
-            Ok(done) => done.map_err(|error| ReadError::Io(error.kind())),
+            Ok(done) => done.map_err(|error| self.read_failed(segment, at, &error)),
             Err(_) => Err(ReadError::Io(io::ErrorKind::Interrupted)),
         }
+    }
+
+    /// Has the kernel read a record that will be asked for next.
+    pub fn read_ahead(self: &Arc<Self>, location: Location) {
+        let (at, len) = (self.geometry.start(location.segment()) + u64::from(location.offset()), location.len());
+        let store = Arc::clone(self);
+        // It may wait for the disk's queue. The kernel takes no more than a little at a time.
+        drop(tokio::task::spawn_blocking(move || {
+            for skip in (0..u64::from(len)).step_by(READ_AHEAD as usize) {
+                store.file.will_read(at + skip, u64::from(len).saturating_sub(skip).min(READ_AHEAD));
+            }
+        }));
     }
 
     /// As `read_at`, for the writer thread.
@@ -387,7 +465,7 @@ impl Store {
         }
         let mut buffer = vec![0; len as usize];
         let at = self.geometry.start(segment) + u64::from(offset);
-        self.file.read_exact_at(&mut buffer, at).map_err(|error| ReadError::Io(error.kind()))?;
+        self.file.read_exact_at(&mut buffer, at).map_err(|error| self.read_failed(segment, at, &error))?;
         Ok(buffer.into())
     }
 
@@ -413,20 +491,18 @@ impl Store {
         Ok(Some(gather(&parts, skip, len as usize)))
     }
 
-    /// Reads from the page cache alone; false if not all of it is there.
-    fn read_cached(&self, buffer: &mut [u8], at: u64) -> bool {
+    /// Reads from the page cache alone; how many bytes of it are there.
+    fn read_cached(&self, buffer: &mut [u8], at: u64) -> usize {
         if !self.nowait.load(Ordering::Relaxed) {
-            return false;
+            return 0;
         }
-        let len = buffer.len();
-        let mut slices = [io::IoSliceMut::new(buffer)];
-        match rustix::io::preadv2(&self.file, &mut slices, at, ReadWriteFlags::NOWAIT) {
-            Ok(read) => read == len,
+        match self.file.read_cached(buffer, at) {
+            Ok(read) => read,
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 self.nowait.store(false, Ordering::Relaxed);
-                false
+                0
             }
-            Err(_) => false,
+            Err(_) => 0,
         }
     }
 
@@ -440,6 +516,7 @@ impl Store {
         let (objects, bytes) = self.index.totals();
         self.metrics.objects.set(objects as i64);
         self.metrics.bytes.set(bytes as i64);
+        self.admission.observe(objects, bytes, self.geometry.start(self.geometry.segments));
     }
 }
 
@@ -448,6 +525,8 @@ impl Store {
 pub(super) enum PlaceError {
     /// Eviction has to free a segment first.
     NoRoom(Box<Draft>),
+    /// What it was to replace is gone or another.
+    Unwanted,
     Refused(WriteError),
 }
 

@@ -1,19 +1,25 @@
-//! The tier as its users see it. What a crash or a damaged disk does to it is in `crash`.
+//! The tier as its users see it. What a crash or a damaged disk does to it is in `crash` and `model`.
 
 mod crash;
+mod faults;
+mod model;
+mod restart;
+mod room;
 
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use tempfile::TempDir;
 
+use super::io::faults::{Machine, Plan};
 use super::*;
 use crate::metrics::Metrics;
 
 const MIB: u64 = 1 << 20;
 
 pub(super) fn settings(path: &Path, segments: u64) -> Settings {
-    Settings { path: path.to_owned(), capacity: segments * MIB, segment_size: MIB }
+    let (path, sync, admission) = (path.to_owned(), SyncPolicy::Close, Rule::All);
+    Settings { path, capacity: segments * MIB, segment_size: MIB, sync, admission }
 }
 
 pub(super) fn open(dir: &TempDir, segments: u64) -> Arc<DiskTier> {
@@ -91,7 +97,8 @@ async fn what_is_stored_is_read_back_before_and_after_a_restart() {
 async fn a_large_object_in_default_segments_is_read_at_any_offset() {
     let dir = TempDir::new().unwrap();
     let size = Settings::DEFAULT_SEGMENT_SIZE;
-    let settings = Settings { path: dir.path().to_owned(), capacity: 5 * size, segment_size: size };
+    let settings =
+        Settings { path: dir.path().to_owned(), capacity: 5 * size, segment_size: size, ..settings(dir.path(), 5) };
     let tier = DiskTier::open(&settings, Metrics::new().tier("disk")).unwrap();
     let whole = body(1, (10 << 20) + 12_345);
     put(&tier, key(1), b"m", &whole).await;
@@ -349,15 +356,9 @@ async fn a_disk_that_fails_takes_the_tier_out_of_service_and_nothing_else() {
     put(&tier, key(1), b"kept", &body(1, 1000)).await;
     tier.close().await;
     drop(tier);
-    // Without write access to the data file every write fails with EBADF.
-    let mut opened = recovery::open(&settings(dir.path(), 4)).unwrap();
-    opened.found.file = File::open(dir.path().join("segments")).unwrap();
-    let store = Arc::new(Store::new(opened.found, metrics.tier("disk")));
-    let thread = {
-        let store = Arc::clone(&store);
-        std::thread::spawn(move || flush::run(&store))
-    };
-    let tier = Arc::new(DiskTier { store, threads: Mutex::new(vec![thread]), _lock: opened.lock });
+    let machine = Machine::new(Plan { write_fails: 1000, ..Plan::default() });
+    let settings = settings(dir.path(), 4);
+    let tier = DiskTier::open_on(&io::Volume::on(&machine, dir.path()), &settings, metrics.tier("disk")).unwrap();
     let mut writer = tier.writer(key(2)).unwrap();
     writer.append(body(2, 1000)).await.unwrap();
     writer.commit(b"lost", &tier.mark()).await.unwrap();

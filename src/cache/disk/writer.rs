@@ -14,12 +14,22 @@ use crate::cache::epochs::Mark;
 /// A rewrite of metadata that keeps meeting changes is given up.
 const ATTEMPTS: usize = 3;
 
+/// Where an object comes from that is being written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    /// From the origin server: newer than what is stored.
+    Fill,
+    /// From memory: no newer than what is stored or being written.
+    Memory,
+}
+
 /// Stores one object. Nothing is visible before [`Writer::commit`] returns; dropping it aborts.
 pub struct Writer {
     store: Arc<Store>,
     key: Key,
     id: Id,
     ticket: Arc<Ticket>,
+    origin: Origin,
     partial: Arc<Mutex<Partial>>,
     is_done: bool,
 }
@@ -48,15 +58,18 @@ struct Partial {
 }
 
 impl Writer {
-    pub(super) fn new(store: &Arc<Store>, key: Key) -> Self {
+    pub(super) fn new(store: &Arc<Store>, key: Key, origin: Origin) -> Self {
         let id = head_id(&key, store.geometry.seed);
         let ticket = {
             let mut shard = store.index.shard(id.a);
-            let ticket = Ticket::new(id.a, store.next_seq());
+            if origin == Origin::Fill {
+                shard.supersede(id, Some(Origin::Memory));
+            }
+            let ticket = Ticket::new(id, store.next_seq(), origin);
             shard.register(Arc::clone(&ticket));
             ticket
         };
-        Self { store: Arc::clone(store), key, id, ticket, partial: Arc::default(), is_done: false }
+        Self { store: Arc::clone(store), key, id, ticket, origin, partial: Arc::default(), is_done: false }
     }
 
     /// Adds to the body. Waits at most about a second for room when the disk is behind.
@@ -111,7 +124,7 @@ impl Writer {
 
     /// The origin has answered anew and that cannot be stored: what is stored is out of date.
     fn refuse(&self, error: WriteError) {
-        if error != WriteError::Purged {
+        if error != WriteError::Purged && self.origin == Origin::Fill {
             self.store.drop_object(&self.key);
         }
     }
@@ -185,12 +198,15 @@ impl Writer {
             if self.ticket.is_purged() {
                 return Err(PlaceError::Refused(WriteError::Purged));
             }
+            if self.origin == Origin::Memory && shard.get(self.id).is_some() {
+                return Err(PlaceError::Refused(WriteError::Superseded));
+            }
             let location = store.place(draft, permits, Purpose::Fill)?;
             shard.insert(self.id, location);
             shard.unregister(self.ticket.write);
             Ok(())
         };
-        store.with_room(draft, place).await
+        store.with_room(draft, place).await.map(drop)
     }
 }
 
@@ -284,10 +300,14 @@ impl Store {
     /// Drops what the index has for a key.
     pub fn drop_object(&self, key: &Key) {
         let id = head_id(key, self.geometry.seed);
-        let mut shard = self.index.shard(id.a);
-        if let Some(location) = shard.get(id) {
-            shard.remove(id, location);
-        }
+        self.index.shard(id.a).forget(id);
+    }
+
+    /// As `drop_object`, and takes back the writes under way: something newer is fetched and will not be stored here.
+    pub fn outdate(&self, key: &Key) {
+        let id = head_id(key, self.geometry.seed);
+        self.index.shard(id.a).supersede(id, None);
+        self.drop_object(key);
     }
 
     /// Writes the HEAD record again with other metadata, if the object is still there.
@@ -306,12 +326,14 @@ impl Store {
             let fields = DraftFields { kind: Kind::Head, key: *key, write, number, sums: &sums, mark, meta, body };
             let place = |draft: Draft, permits: usize| {
                 let mut shard = self.index.shard(id.a);
-                if !shard.get(id).is_some_and(|location| location.same(head.location)) {
-                    return Ok(false);
+                // The same place in another use of its segment is another record.
+                let is_current = self.generation(head.location.segment()) == head.record.generation;
+                if !is_current || !shard.get(id).is_some_and(|location| location.same(head.location)) {
+                    return Err(PlaceError::Unwanted);
                 }
                 let location = self.place(draft, permits, Purpose::Fill)?;
                 shard.insert(id, location);
-                Ok(true)
+                Ok(())
             };
             if self.with_room(Draft::new(fields, self.geometry.seed), place).await? {
                 return Ok(true);

@@ -19,13 +19,19 @@ pub enum Precondition {
     Failed,
 }
 
+/// Whether a request has preconditions, `If-Range` aside.
+pub fn is_conditional(request: &HeaderMap) -> bool {
+    [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE].iter().any(|name| request.contains_key(name))
+}
+
 /// Evaluates all preconditions but `If-Range`, in the order of RFC 9110 section 13.2.2.
 ///
-/// Only a 200 can fail them. A response without `Last-Modified` counts as modified at its `Date` where
+/// Only a 200, or the 206 that a part is stored as, can fail them. A response without `Last-Modified` counts as modified at its `Date` where
 /// `If-Modified-Since` asks (RFC 9111 section 4.3.2); for `If-Unmodified-Since` it has no such date.
 pub fn precondition(request: &request::Parts, response: &response::Parts) -> Precondition {
     let (wanted, has) = (&request.headers, &response.headers);
-    if response.status != StatusCode::OK || (request.method != Method::GET && request.method != Method::HEAD) {
+    let successful = matches!(response.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+    if !successful || (request.method != Method::GET && request.method != Method::HEAD) {
         return Precondition::Holds;
     }
     if wanted.contains_key(IF_MATCH) {

@@ -7,6 +7,7 @@ use http::header::{AGE, DATE, ETAG, EXPIRES, HeaderValue, LAST_MODIFIED};
 use http::response::Parts;
 use pingora::cache::CacheMeta;
 
+use super::ResponseRules;
 use crate::field::cache_control::{CacheControl, DELTA_SECONDS_MAX};
 use crate::field::date;
 
@@ -108,10 +109,10 @@ pub(super) fn stale_allowed(headers: &HeaderMap) -> bool {
 
 /// Works out the times; `None` where neither a lifetime nor a validator makes it worth storing.
 ///
-/// `grace` is the `stale-if-error` of a response that has none; a stored server error has no use for it.
-pub(super) fn times(response: &Parts, cc: &CacheControl, now: SystemTime, grace: u32) -> Option<Times> {
+/// The `grace` of the rules is the `stale-if-error` of a response that has none; a stored server error has no use for it.
+pub(super) fn times(response: &Parts, cc: &CacheControl, now: SystemTime, rules: &ResponseRules) -> Option<Times> {
     let headers = &response.headers;
-    let epoch = now.checked_sub(initial_age(headers, now))?;
+    let epoch = now.checked_sub(initial_age(headers, now, rules.delay))?;
     let lifetime = match lifetime(response, cc, now) {
         Some((lifetime, _)) => lifetime,
         // Stale from the first moment, but a validation may spare the content.
@@ -123,7 +124,7 @@ pub(super) fn times(response: &Parts, cc: &CacheControl, now: SystemTime, grace:
     let fresh_until =
         if never_fresh { epoch.checked_sub(Duration::from_secs(1))? } else { epoch.checked_add(lifetime)? };
     let stale = stale_allowed(headers);
-    let grace = if response.status.as_u16() < 500 { grace } else { 0 };
+    let grace = if response.status.as_u16() < 500 { rules.grace } else { 0 };
     Some(Times {
         epoch,
         fresh_until,
@@ -167,13 +168,15 @@ fn has_validator(headers: &HeaderMap) -> bool {
     headers.contains_key(ETAG) || date::single(headers, &LAST_MODIFIED).is_some()
 }
 
-/// The age a response already has when it arrives: the greater of what its `Date` and its `Age` tell.
-fn initial_age(headers: &HeaderMap, now: SystemTime) -> Duration {
+/// The age a response already has when it arrives: the greater of what its `Date` and its `Age` tell. The latter counts
+/// from the request on; without it there is no cache on the way, and the origin's own time to answer is not held
+/// against the response.
+fn initial_age(headers: &HeaderMap, now: SystemTime, delay: Duration) -> Duration {
     let apparent = date::single(headers, &DATE)
         .and_then(|date| now.duration_since(date).ok())
         .map_or(0, |apparent| apparent.as_secs())
         .min(u64::from(DELTA_SECONDS_MAX));
-    let told = headers.get(AGE).and_then(age_value).unwrap_or(0);
+    let told = headers.get(AGE).and_then(age_value).map_or(0, |age| age.saturating_add(delay.as_secs()));
     Duration::from_secs(apparent.max(told))
 }
 

@@ -137,14 +137,15 @@ pub(super) fn storable(status: StatusCode) -> bool {
 }
 
 /// Whether a request could have provoked an error that a usual request for the same target would not get: a large
-/// head, bytes that parsers disagree about, or a field that claims another target or method. An error that answers it
+/// head, bytes that parsers disagree about, credentials, or a field that claims another target or method. An error that answers it
 /// must not answer others (cache-poisoned denial of service).
 pub(super) fn is_unusual(request: &request::Parts) -> bool {
     let size = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
     let target = request.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let odd = |byte: &u8| byte.is_ascii_control() && *byte != b'\t' || *byte >= 0x80;
     size + target > USUAL_REQUEST
-        || OVERRIDES.iter().any(|name| request.headers.contains_key(*name))
+        || request.headers.contains_key(AUTHORIZATION)
+        || request.headers.keys().any(|name| OVERRIDES.contains(&name.as_str().replace('_', "-").as_str()))
         || request.headers.values().any(|value| value.as_bytes().iter().any(odd))
 }
 
@@ -242,10 +243,14 @@ fn is_registered(coding: &[u8]) -> bool {
     matches!(name, b"chunked" | b"compress" | b"x-compress" | b"deflate" | b"gzip" | b"x-gzip" | b"identity" | b"")
 }
 
-/// Whether a response other than 206 carries a part all the same. `Content-Range` has no meaning there (RFC 9110 section
-/// 14.4), but one that reads `bytes 0-4/9` is a mistake that may be meant.
+/// Whether a response carries a part and is not marked as one, as what is stored as a part is. In other responses than
+/// 206 `Content-Range` has no meaning (RFC 9110 section 14.4), but one that reads `bytes 0-4/9` is a mistake that may be
+/// meant.
 pub(super) fn is_part(response: &response::Parts) -> bool {
-    response.status == StatusCode::PARTIAL_CONTENT
+    if response.status == StatusCode::PARTIAL_CONTENT {
+        return super::part_of(&response.headers).is_none();
+    }
+    response.headers.contains_key(super::ranges::PART)
         || response.headers.get_all(CONTENT_RANGE).iter().any(|range| {
             let range = range.as_bytes().trim_ascii().to_ascii_lowercase();
             range.strip_prefix(b"bytes").is_some_and(|rest| !rest.first().is_some_and(u8::is_ascii_alphanumeric))
@@ -293,6 +298,7 @@ mod tests {
         assert!(unusual("x-large", &[b'x'; 8200]));
         assert!(unusual("x-http-method-override", b"POST"));
         assert!(unusual("x-rewrite-url", b"/admin"));
+        assert!(unusual("x_rewrite_url", b"/admin"));
         assert!(!unusual("x-forwarded-host", b"example.com"));
         assert!(unusual("x-meta", b"\xc3\xa9"));
     }

@@ -1,15 +1,20 @@
 use super::*;
 use crate::field::date;
 
-const RULES: ResponseRules =
-    ResponseRules { max_object: 1000, grace: 0, set_cookie: SetCookieRule::Harmless, cookie: CookieRule::Careful };
+pub(super) const RULES: ResponseRules = ResponseRules {
+    max_object: 1000,
+    grace: 0,
+    set_cookie: SetCookieRule::Harmless,
+    cookie: CookieRule::Careful,
+    delay: Duration::ZERO,
+};
 
 /// 2026-01-01.
-fn now() -> SystemTime {
+pub(super) fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600)
 }
 
-fn request(fields: &[(&str, &str)]) -> request::Parts {
+pub(super) fn request(fields: &[(&str, &str)]) -> request::Parts {
     let mut builder = http::Request::builder();
     for (name, value) in fields {
         builder = match *name {
@@ -20,7 +25,7 @@ fn request(fields: &[(&str, &str)]) -> request::Parts {
     builder.body(()).unwrap().into_parts().0
 }
 
-fn response(status: u16, fields: &[(&str, &str)]) -> ResponseHeader {
+pub(super) fn response(status: u16, fields: &[(&str, &str)]) -> ResponseHeader {
     let mut head = ResponseHeader::build(status, None).unwrap();
     for (name, value) in fields {
         head.append_header((*name).to_owned(), *value).unwrap();
@@ -31,11 +36,11 @@ fn response(status: u16, fields: &[(&str, &str)]) -> ResponseHeader {
     head
 }
 
-fn ago(seconds: u64) -> String {
+pub(super) fn ago(seconds: u64) -> String {
     date::format(now() - Duration::from_secs(seconds))
 }
 
-fn store(req: &[(&str, &str)], status: u16, res: &[(&str, &str)]) -> Result<CacheMeta, NotStored> {
+pub(super) fn store(req: &[(&str, &str)], status: u16, res: &[(&str, &str)]) -> Result<CacheMeta, NotStored> {
     admits_response(&request(req), &response(status, res), now(), &RULES).map(|stored| stored.meta)
 }
 
@@ -354,142 +359,6 @@ fn what_ends_with_its_connection_is_stored_for_a_minute_and_never_validated() {
     }
     let mark = [("selvedge-until-close", "1"), ("cache-control", "max-age=60")];
     assert!(!store(&[], 200, &mark).unwrap().headers().contains_key("selvedge-until-close"), "an origin cannot set it");
-}
-
-/// A response and a request in numbers, from which the test works out what is allowed by itself.
-#[derive(Clone, Debug)]
-struct Scene {
-    max_age: Option<u32>,
-    s_maxage: Option<u32>,
-    targeted: Option<u32>,
-    expires: Option<i64>,
-    modified: Option<u64>,
-    age: Option<u64>,
-    skew: i64,
-    forbidding: usize,
-    updating: Option<u32>,
-    error: Option<u32>,
-    grace: u32,
-    wanted_age: Option<u32>,
-    wanted_fresh: Option<u32>,
-    wanted_stale: Option<u32>,
-    elapsed: u64,
-}
-
-const FORBIDDING: [&str; 5] = ["", "must-revalidate", "proxy-revalidate", "no-cache", "x-unknown"];
-
-impl Scene {
-    fn date(&self, offset: i64) -> String {
-        let base = i64::try_from(now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()).unwrap();
-        date::format(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(base + offset).unwrap()))
-    }
-
-    fn response(&self) -> ResponseHeader {
-        let directive = |name: &str, value: Option<u32>| value.map(|value| format!("{name}={value}"));
-        let cc: Vec<String> = [
-            directive("max-age", self.max_age),
-            directive("s-maxage", self.s_maxage),
-            directive("stale-while-revalidate", self.updating),
-            directive("stale-if-error", self.error),
-            Some(FORBIDDING[self.forbidding].to_owned()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let mut fields = vec![("cache-control", cc.join(", ")), ("etag", "\"a\"".to_owned())];
-        fields.push(("date", self.date(self.skew)));
-        fields.extend(self.targeted.map(|age| ("cdn-cache-control", format!("max-age={age}"))));
-        fields.extend(self.expires.map(|offset| ("expires", self.date(self.skew + offset))));
-        fields.extend(self.modified.map(|ago| ("last-modified", self.date(self.skew - ago as i64))));
-        fields.extend(self.age.map(|age| ("age", age.to_string())));
-        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        response(200, &fields)
-    }
-
-    fn lifetime(&self) -> i64 {
-        if let Some(seconds) = self.targeted {
-            return seconds.into();
-        }
-        if FORBIDDING[self.forbidding] == "no-cache" {
-            return 0;
-        }
-        let told = self.s_maxage.or(self.max_age).map(i64::from).or(self.expires.map(|offset| offset.max(0)));
-        told.unwrap_or_else(|| self.modified.map_or(0, |ago| (ago as i64 / 10).min(86_400)))
-    }
-
-    fn age(&self) -> i64 {
-        let at_arrival = (-self.skew).max(0).max(self.age.unwrap_or(0) as i64);
-        at_arrival + self.elapsed as i64
-    }
-
-    fn stale_forbidden(&self) -> bool {
-        self.targeted.is_none() && (self.s_maxage.is_some() || (1..=3).contains(&self.forbidding))
-    }
-}
-
-fn scenes() -> impl proptest::strategy::Strategy<Value = Scene> {
-    use proptest::option::of;
-    use proptest::strategy::Strategy;
-    let told = (of(0u32..200), of(0u32..200), of(0u32..200), of(-100i64..300), of((0u64..500).prop_map(|n| n * 10)));
-    let windows = (of(0u32..300), of(0u32..300), 0u32..300, 0usize..FORBIDDING.len());
-    let wanted = (of(0u32..300), of(0u32..100), of(0u32..300));
-    (told, windows, wanted, of(0u64..100), -60i64..60, 0u64..800).prop_map(
-        |(told, windows, wanted, age, skew, elapsed)| Scene {
-            max_age: told.0,
-            s_maxage: told.1,
-            targeted: told.2,
-            expires: told.3,
-            modified: told.4,
-            age,
-            skew,
-            updating: windows.0,
-            error: windows.1,
-            grace: windows.2,
-            forbidding: windows.3,
-            wanted_age: wanted.0,
-            wanted_fresh: wanted.1,
-            wanted_stale: wanted.2,
-            elapsed,
-        },
-    )
-}
-
-proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(4000))]
-    #[test]
-    fn nothing_is_served_stale_beyond_its_allowance(scene in scenes()) {
-        let rules = ResponseRules { grace: scene.grace, ..RULES };
-        let Ok(stored) = admits_response(&request(&[]), &scene.response(), now(), &rules) else { return Ok(()) };
-        let at = now() + Duration::from_secs(scene.elapsed);
-        let demand = Demand {
-            max_age: scene.wanted_age,
-            min_fresh: scene.wanted_fresh,
-            max_stale: scene.wanted_stale,
-            ..Demand::default()
-        };
-        let (age, lifetime) = (scene.age(), scene.lifetime());
-        let over = age - lifetime;
-        let fresh = lifetime > 0 && over <= 0;
-        if on_hit(&stored.meta, &demand, at) == HitVerdict::Use {
-            let agreed = scene.wanted_stale.is_some_and(|most| over <= most.into()) && !scene.stale_forbidden();
-            proptest::prop_assert!(fresh || agreed, "age {age} of {lifetime}");
-            proptest::prop_assert!(scene.wanted_age.is_none_or(|most| age <= most.into()));
-            proptest::prop_assert!(!fresh || scene.wanted_fresh.is_none_or(|least| -over >= least.into()));
-        } else if fresh {
-            let asks = scene.wanted_age.is_some() || scene.wanted_fresh.is_some();
-            proptest::prop_assert!(asks, "fresh and asked for nothing, yet refused: age {age} of {lifetime}");
-        }
-        let directives = |value: Option<u32>| value.filter(|_| scene.targeted.is_none());
-        for (cause, allowance) in [
-            (StaleCause::Updating, directives(scene.updating).unwrap_or(0)),
-            (StaleCause::Error, directives(scene.error).unwrap_or(scene.grace)),
-        ] {
-            if may_serve_stale(&stored.meta, at, cause) {
-                proptest::prop_assert!(!scene.stale_forbidden(), "{cause:?}");
-                proptest::prop_assert!(over <= allowance.into(), "{cause:?}: {over} over, {allowance} allowed");
-            }
-        }
-    }
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use aws_lc_rs::digest;
 use http::HeaderMap;
-use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, HeaderName, VARY};
+use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, COOKIE, HeaderName, VARY};
 
 use crate::cache::disk::Hash128;
 
-/// Codings the edge tells apart; others do not select between stored responses.
-const CODINGS: [&str; 4] = ["gzip", "br", "zstd", "identity"];
+/// Codings that most clients name. Others select as well, for an origin may know them.
+const CODINGS: [&str; 5] = ["gzip", "br", "zstd", "identity", "deflate"];
+/// Fields that the edge makes anew for each client or request: what the origin was sent is not what the key would have.
+const OWN: [&str; 3] = ["x-forwarded-for", "x-real-ip", "x-request-id"];
 
 /// The language that the responses of one target are told apart by: that of the one stored first. It has to be the same
 /// for all of them, in look-up and store alike.
@@ -54,9 +56,13 @@ pub fn variance(response: &HeaderMap, request: &HeaderMap, family: &Family) -> O
     Some(hash)
 }
 
-/// Whether `Vary` says that anything may select, so that nothing stored can be reused.
-pub(super) fn has_star(response: &HeaderMap) -> bool {
-    members(response).any(|name| name == b"*")
+/// Whether nothing stored can be reused, as `Vary` says that anything may select, names what the key cannot have, or is
+/// written in a way that hides what it names.
+pub(super) fn is_unkeyable(response: &HeaderMap) -> bool {
+    members(response).filter(|name| !name.is_empty()).any(|name| match HeaderName::from_bytes(name) {
+        Ok(name) => name == "*" || OWN.contains(&name.as_str()),
+        Err(_) => true,
+    })
 }
 
 /// Whether cookies are among what selects the response.
@@ -87,6 +93,10 @@ fn selecting(name: &str, request: &HeaderMap, family: &Family) -> Option<Vec<u8>
     let lines = || request.get_all(&name).iter().map(|value| value.as_bytes());
     if name == ACCEPT_ENCODING {
         return Some(acceptable(lines()));
+    }
+    if name == COOKIE {
+        // One field, though HTTP/2 may spread it over lines (RFC 9113 section 8.2.3), and not a list with commas.
+        return Some(lines().collect::<Vec<_>>().join(&b"; "[..]));
     }
     if name == ACCEPT_LANGUAGE
         && let Some(value) = languages(lines(), family)
@@ -145,10 +155,11 @@ fn weight(parameter: &str) -> Option<u16> {
     }
 }
 
-/// The codings that the client takes, one bit each (RFC 9110 section 12.5.3).
+/// The codings that the client takes (RFC 9110 section 12.5.3): one bit for each of the usual ones, then the others.
 fn acceptable<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut named: [Option<bool>; CODINGS.len()] = [None; CODINGS.len()];
     let mut star = None;
+    let mut others: Vec<Vec<u8>> = Vec::new();
     for member in lines.flat_map(|line| line.split(|byte| *byte == b',')) {
         let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
         let coding = parts.next().unwrap_or_default().to_ascii_lowercase();
@@ -158,14 +169,21 @@ fn acceptable<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
             star = Some(taken);
         } else if let Some(at) = CODINGS.iter().position(|known| known.as_bytes() == coding) {
             named[at] = Some(taken);
+        } else if taken && !coding.is_empty() {
+            others.push(coding);
         }
     }
+    if star == Some(true) {
+        others.push(b"*".to_vec());
+    }
+    others.sort_unstable();
+    others.dedup();
     let bits = named.iter().zip(CODINGS).enumerate().fold(0u8, |bits, (at, (named, coding))| {
         // Identity is taken unless refused, by name or by `*`.
         let taken = named.or(star).unwrap_or(coding == "identity");
         bits | (u8::from(taken) << at)
     });
-    vec![bits]
+    [vec![bits], others.join(&b","[..])].concat()
 }
 
 /// Whether a parameter is `q=0`, `q=0.0` and so on.
@@ -201,8 +219,8 @@ mod tests {
     fn without_vary_there_is_no_secondary_key() {
         assert_eq!(variance(&HeaderMap::new(), &map(&[("accept", "a")]), &Family::default()), None);
         assert_eq!(of(" , ", &[("accept", "a")]), None);
-        assert!(has_star(&map(&[("vary", "accept, *")])));
-        assert!(!has_star(&map(&[("vary", "accept")])));
+        assert!(is_unkeyable(&map(&[("vary", "accept, *")])));
+        assert!(!is_unkeyable(&map(&[("vary", "accept")])));
     }
 
     #[test]
@@ -216,12 +234,23 @@ mod tests {
     }
 
     #[test]
+    fn cookies_are_one_field_however_they_are_sent() {
+        let key = of("cookie", &[("cookie", "a=1; b=2")]);
+        assert_eq!(key, of("Cookie", &[("cookie", "a=1"), ("cookie", "b=2")]));
+        assert_ne!(key, of("cookie", &[("cookie", "a=1,b=2")]), "one cookie with a comma");
+        assert_ne!(key, of("cookie", &[("cookie", "b=2; a=1")]));
+    }
+
+    #[test]
     fn accept_encoding_is_the_set_of_codings() {
         let of = |value: &str| of("accept-encoding", &[("accept-encoding", value)]);
         let all = of("gzip, deflate, br, zstd");
-        assert_eq!(all, of("br;q=0.5, GZIP, zstd , unheard-of"));
-        assert_eq!(all, of("*"));
+        assert_eq!(all, of("br;q=0.5, GZIP, Deflate, zstd , unheard-of;q=0"));
         assert_eq!(of("gzip"), of("x-gzip;q=1, br;q=0.000"));
+        assert_eq!(of("dcb, gzip, exi"), of("exi, gzip, dcb, dcb"));
+        for other in ["*", "br, gzip, zstd", "gzip, deflate, br, zstd, unheard-of", "gzip, br, zstd, unheard-of"] {
+            assert_ne!(all, of(other), "{other}: an origin may send what the others do not take");
+        }
         assert_ne!(of("gzip"), of("gzip, identity;q=0"));
         assert_ne!(of("gzip"), of("br"));
         assert_eq!(of(""), of("identity"));

@@ -88,12 +88,12 @@ fn raw_pairs(request: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 /// Whether a response says that it may answer anybody, or that it is kept apart by cookie.
 pub(super) fn for_all(response: &HeaderMap) -> bool {
-    let cc = CacheControl::of(response);
+    let cc = CacheControl::of_response(response);
     let varies = || {
         let mut names = response.get_all(VARY).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
         names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"cookie"))
     };
-    cc.public || cc.s_maxage.is_some() || super::ttl::targeted_lifetime(response) || varies()
+    cc.public || cc.s_maxage.is_some() || (cc.targeted && cc.max_age.is_some()) || varies()
 }
 
 /// Whether the last segment of a path has an asset's extension while the content is a document: what a deceived user's
@@ -172,6 +172,8 @@ mod tests {
             (&[("cache-control", "public, max-age=60")], true),
             (&[("cache-control", "s-maxage=60")], true),
             (&[("cdn-cache-control", "max-age=60")], true),
+            (&[("cdn-cache-control", "max-age=x y"), ("cache-control", "max-age=60")], false),
+            (&[("cdn-cache-control", "no-cache"), ("cache-control", "public, max-age=60")], false),
             (&[("vary", "accept, Cookie")], true),
             (&[("vary", "accept"), ("expires", "Thu, 01 Jan 2099 00:00:00 GMT")], false),
         ] {

@@ -68,6 +68,21 @@ fn set_cookie_keeps_a_response_out_even_by_force() {
 }
 
 #[test]
+fn which_cookies_a_stored_response_may_set_is_the_route_s() {
+    let harmless = response(200, &[("cache-control", "max-age=60"), ("set-cookie", "lang=en")]);
+    let public = response(200, &[("cache-control", "public, max-age=60"), ("set-cookie", "session=12345")]);
+    for (set_cookie, stored) in [
+        (SetCookieRule::Never, [false, false]),
+        (SetCookieRule::Harmless, [true, false]),
+        (SetCookieRule::Explicit, [false, true]),
+    ] {
+        let rules = CacheRules { set_cookie, ..CacheRules::default() };
+        let admitted = |head| rules.admit(&request(&[]), "/", head, false, now(), &limits()).is_ok();
+        assert_eq!([admitted(&harmless), admitted(&public)], stored, "{}", set_cookie.as_str());
+    }
+}
+
+#[test]
 fn a_disguised_document_is_stored_only_by_force() {
     let page = response(200, &[("cache-control", "public, max-age=60"), ("content-type", "text/html")]);
     let rules = CacheRules { lifetime: Some(Ttl::Default(seconds(60))), ..CacheRules::default() };
@@ -101,6 +116,18 @@ fn a_default_lifetime_fills_in_and_an_override_replaces() {
     }
     let never = CacheRules { lifetime: Some(Ttl::Override(seconds(0))), ..CacheRules::default() };
     assert!(lifetime(&never, "/", &response(200, &[("cache-control", "max-age=60")])).unwrap() < 0);
+}
+
+#[test]
+fn no_rule_keeps_what_may_be_a_fragment_for_longer_than_a_minute() {
+    let mut odd = response(200, &[("transfer-encoding", "unheard-of"), ("cache-control", "max-age=9000")]);
+    odd.remove_header("content-length");
+    for ttl in [Ttl::Override(seconds(3600)), Ttl::Default(seconds(3600))] {
+        let rules = CacheRules { lifetime: Some(ttl), ..CacheRules::default() };
+        assert_eq!(lifetime(&rules, "/", &odd), Ok(60));
+    }
+    let short = CacheRules { lifetime: Some(Ttl::Override(seconds(5))), ..CacheRules::default() };
+    assert_eq!(lifetime(&short, "/", &odd), Ok(5));
 }
 
 #[test]

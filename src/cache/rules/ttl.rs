@@ -108,6 +108,8 @@ pub(super) fn admit(
         // Zero has to lie before the moment: it counts as fresh itself.
         let until =
             if lifetime.is_zero() { from.checked_sub(Duration::from_secs(1)) } else { from.checked_add(lifetime) };
+        let until =
+            until.map(|until| if policy::ends_with_connection(&meta) { until.min(meta.fresh_until()) } else { until });
         let (revalidate, error) = (meta.stale_while_revalidate_sec(), meta.stale_if_error_sec());
         meta.update_freshness(until.unwrap_or(from), revalidate, error);
     }

@@ -150,7 +150,7 @@ async fn get(edge: SocketAddr, path: &str, fields: &str) -> (String, Vec<u8>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_requests_for_a_cold_object_are_one_fetch() {
-    for bench in both() {
+    for bench in every() {
         let (edge, origin) = start(bench.cache).await;
         let mut clients = tokio::task::JoinSet::new();
         let (started, mut all_started) = tokio::sync::mpsc::channel(1);
@@ -186,7 +186,7 @@ async fn many_requests_for_a_cold_object_are_one_fetch() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_truncated_response_is_never_stored() {
-    for bench in both() {
+    for bench in every() {
         let (edge, origin) = start(bench.cache).await;
         for fetch in 1..=2 {
             let (head, body) = get(edge, "/cut", "").await;
@@ -224,7 +224,7 @@ async fn a_chunked_response_too_large_to_store_reaches_its_client_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_variant_is_fetched_once_and_purged_with_the_others() {
-    for bench in both() {
+    for bench in every() {
         let (edge, origin) = start(bench.cache).await;
         let fetch_all = || async {
             for variant in ["", "x-variant: 1\r\n", "x-variant: 2\r\n", "x-variant: 1\r\n", ""] {

@@ -58,9 +58,11 @@ impl Bench {
             path: self._dir.path().join("cache"),
             capacity: 64 * MIB,
             segment_size: MIB,
+            sync: disk::SyncPolicy::Close,
+            admission: admission::Rule::All,
         });
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new()));
-        let settings = Settings { memory_capacity: 32 * MIB, disk, max_object: None, grace: 0 };
+        let settings = Settings { memory_capacity: 32 * MIB, disk, max_object: None, slice_size: 64 << 10, grace: 0 };
         let cache = Cache::open(&settings, self.clock.clone(), metrics).unwrap();
         Self { cache, clock: self.clock, metrics, _dir: self._dir }
     }
@@ -88,7 +90,7 @@ async fn each_scope_takes_what_it_covers_and_nothing_else() {
         (tag("nothing"), &[]),
         (Scope::All, &[0, 1, 2, 3, 4]),
     ] {
-        for (bench, soft) in both().into_iter().flat_map(|bench| [(bench, false)]).chain(both().map(|b| (b, true))) {
+        for (bench, soft) in every().into_iter().flat_map(|bench| [(bench, false)]).chain(every().map(|b| (b, true))) {
             for (url, tags) in PAGES {
                 bench.store(url, tags, &content(100)).await;
             }
@@ -157,7 +159,7 @@ async fn purges_outlast_a_restart_and_the_time_of_soft_ones_too() {
 
 #[tokio::test]
 async fn a_soft_purge_ends_with_a_validation_that_began_after_it() {
-    for bench in both() {
+    for bench in every() {
         let url = PAGES[1].0;
         bench.store(url, "blog", &content(100)).await;
         bench.landed().await;
@@ -190,7 +192,7 @@ async fn a_soft_purge_ends_with_a_validation_that_began_after_it() {
 
 #[tokio::test]
 async fn a_fill_that_a_purge_by_scope_overtakes_is_not_stored() {
-    for bench in both() {
+    for bench in every() {
         for (size, soft) in [(1000, false), (3 << 20, false), (1000, true), (3 << 20, true)] {
             let (url, body) = (format!("https://a.example/{size}/{soft}"), content(size));
             let mut key = key_of(&url).unwrap();
@@ -214,7 +216,7 @@ async fn a_fill_that_a_purge_by_scope_overtakes_is_not_stored() {
 
 #[tokio::test]
 async fn a_purged_url_is_reported_as_stored_only_if_it_was() {
-    for bench in both() {
+    for bench in every() {
         let url = || Scope::Url("https://a.example/x".to_owned());
         let mut variant = key_of("https://a.example/x").unwrap();
         variant.set_variance_key([3; 16]);
@@ -251,7 +253,7 @@ async fn nothing_is_purged_when_a_scope_is_not_understood() {
 
 #[tokio::test]
 async fn old_purges_are_forgotten_and_nothing_comes_back() {
-    for bench in both() {
+    for bench in every() {
         for n in 0..20 {
             bench.store(&format!("https://a.example/{n}"), &format!("t{n}"), &content(10)).await;
         }
@@ -430,7 +432,7 @@ async fn purging_a_tag_of_a_million_objects_is_one_operation_and_no_look_up_sees
         for n in (from..MILLION).step_by(2) {
             let mut head = head.clone();
             head.mark.scopes = if n % 10 == 0 { Arc::clone(&tagged) } else { Arc::clone(&untagged) };
-            let entry = Arc::new(memory::Entry::new(head, entry::Body::default(), false, 1));
+            let entry = Arc::new(memory::Entry::new(head, entry::Body::default(), 1));
             let key = disk::Key { primary: hashed(n), variant: None };
             assert!(cache.shards.with(&key.primary, |shard| cache.insert(shard, key, entry, cache.shards.sequence())));
         }

@@ -1,6 +1,7 @@
 //! Fetching: HTTP/1.1 over TCP or TLS to the edge's listener, with the Host and SNI of the URL.
 
 use super::Listeners;
+use super::sitemap::MAX_SIZE;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt, Empty};
@@ -18,8 +19,6 @@ use tokio_rustls::TlsConnector;
 
 /// Idle connections that are kept.
 const MAX_IDLE: usize = 64;
-/// The largest sitemap that its protocol allows.
-const MAX_KEPT: usize = 50 << 20;
 
 /// A response.
 #[derive(Debug)]
@@ -95,7 +94,8 @@ impl Fetcher {
         if !self.fields.iter().any(|(name, _)| name == header::USER_AGENT) {
             request = request.header(header::USER_AGENT, agent);
         }
-        for (name, value) in &self.fields {
+        // What is kept is read here, and codings are for those who browse.
+        for (name, value) in self.fields.iter().filter(|(name, _)| !keep || name != header::ACCEPT_ENCODING) {
             request = request.header(name, value);
         }
         let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
@@ -106,7 +106,7 @@ impl Fetcher {
             let frame = frame.map_err(|error| shown(&error))?;
             let Some(data) = frame.data_ref() else { continue };
             fetched.bytes += data.len() as u64;
-            if keep && fetched.body.len() + data.len() > MAX_KEPT {
+            if keep && fetched.body.len() + data.len() > MAX_SIZE {
                 return Err("it is larger than 50 MiB".to_owned());
             }
             if keep {

@@ -1,5 +1,14 @@
 //! Sitemaps: only what their `loc` elements say, and whether they name pages or further sitemaps.
 
+use flate2::read::MultiGzDecoder;
+use std::borrow::Cow;
+use std::io::Read;
+
+/// Bytes of the largest sitemap that its protocol allows, unpacked.
+pub(super) const MAX_SIZE: usize = 50 << 20;
+/// How gzip begins (RFC 1952 section 2.3.1).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// What a sitemap names.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sitemap {
@@ -9,12 +18,14 @@ pub(super) struct Sitemap {
     pub is_index: bool,
 }
 
-/// Reads a sitemap or an index of sitemaps (sitemaps.org, protocol 0.9).
+/// Reads a sitemap or an index of sitemaps (sitemaps.org, protocol 0.9), compressed with gzip or not, whatever its name and
+/// type say.
+///
+/// # Errors
+/// Why it is none, for people.
 pub(super) fn read(bytes: &[u8]) -> Result<Sitemap, &'static str> {
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        return Err("it is compressed; name one that is not");
-    }
-    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
+    let bytes = unpacked(bytes)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| "it is not UTF-8")?;
     let text = without_comments(text);
     let is_index = text.contains("<sitemapindex");
     if !is_index && !text.contains("<urlset") {
@@ -31,6 +42,21 @@ pub(super) fn read(bytes: &[u8]) -> Result<Sitemap, &'static str> {
         rest = &body[end..];
     }
     Ok(Sitemap { locations, is_index })
+}
+
+/// Unpacks no more than a sitemap may hold: a few bytes of gzip can stand for gigabytes.
+fn unpacked(bytes: &[u8]) -> Result<Cow<'_, [u8]>, &'static str> {
+    if !bytes.starts_with(&GZIP) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    let mut out = Vec::new();
+    let most = MAX_SIZE as u64;
+    let read = MultiGzDecoder::new(bytes).take(most + 1).read_to_end(&mut out);
+    if out.len() > MAX_SIZE {
+        return Err("it unpacks to more than 50 MiB, the most that a sitemap may have");
+    }
+    read.map_err(|_| "it is broken gzip")?;
+    Ok(Cow::Owned(out))
 }
 
 fn without_comments(text: &str) -> String {
@@ -87,7 +113,9 @@ fn entity(name: &str) -> Option<char> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flate2::write::GzEncoder;
     use proptest::prelude::*;
+    use std::io::Write;
 
     #[test]
     fn locations_are_found_and_decoded() {
@@ -106,7 +134,34 @@ mod tests {
         for wrong in ["<html></html>", "<urlset><loc>https://a/", "\u{1f}\u{8b}"] {
             assert!(read(wrong.as_bytes()).is_err(), "{wrong}");
         }
-        assert!(read(&[0x1f, 0x8b, 8]).is_err() && read(&[0xff, 0xfe]).is_err());
+        assert_eq!(read(&[0xff, 0xfe]), Err("it is not UTF-8"));
+    }
+
+    fn gzip(pieces: &[&[u8]]) -> Vec<u8> {
+        let mut packed = GzEncoder::new(Vec::new(), flate2::Compression::best());
+        pieces.iter().for_each(|piece| packed.write_all(piece).unwrap());
+        packed.finish().unwrap()
+    }
+
+    #[test]
+    fn gzip_is_unpacked_and_a_bomb_is_refused() {
+        let text = b"<urlset><loc>https://a/1</loc></urlset>";
+        let packed = gzip(&[text]);
+        assert_eq!(read(&packed), read(text));
+        assert_eq!(read(&[gzip(&[&text[..20]]), gzip(&[&text[20..]])].concat()), read(text), "in two members");
+        for broken in [&packed[..packed.len() - 9], &packed[..3], &[&packed[..packed.len() - 8], &[0; 8]].concat()] {
+            assert_eq!(read(broken), Err("it is broken gzip"));
+        }
+        let zeros = vec![b' '; 1 << 20];
+        let mut pieces: Vec<&[u8]> = vec![text];
+        pieces.resize(51, &zeros);
+        let bomb = gzip(&pieces);
+        assert!(bomb.len() < 100_000, "{}", bomb.len());
+        assert_eq!(read(&bomb).map(|_| ()), Err("it unpacks to more than 50 MiB, the most that a sitemap may have"));
+        let bombs = vec![bomb.as_slice(); 100].concat();
+        assert_eq!(read(&bombs).map(|_| ()), Err("it unpacks to more than 50 MiB, the most that a sitemap may have"));
+        let fits = read(&gzip(&pieces[..50])).unwrap();
+        assert_eq!(fits.locations, ["https://a/1"]);
     }
 
     proptest! {

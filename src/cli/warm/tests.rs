@@ -19,6 +19,18 @@ fn outcome(args: &[&str]) -> (Exit, String, String) {
     (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
 
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    packed.write_all(content).unwrap();
+    packed.finish().unwrap()
+}
+
+/// An index of more sitemaps than are followed, none of which can be connected to.
+fn endless() -> Vec<u8> {
+    let locations = (0..=MAX_SITEMAPS).map(|n| format!("<loc>https://a.example/{n}</loc>"));
+    format!("<sitemapindex>{}</sitemapindex>", locations.collect::<String>()).into_bytes()
+}
+
 /// Answers `requests` requests, each on a connection of its own; their heads.
 fn server(requests: usize) -> (String, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -34,15 +46,23 @@ fn server(requests: usize) -> (String, JoinHandle<Vec<String>>) {
             }
             let head = String::from_utf8(head).unwrap();
             let (status, body) = match head.split(' ').nth(1).unwrap() {
-                "/index.xml" => ("200 OK", "<sitemapindex><loc>http://b.example/map.xml</loc></sitemapindex>"),
-                "/map.xml" => ("200 OK", "<urlset><loc>http://a.example/1</loc><loc>http://a.example/2</loc></urlset>"),
-                "/missing" => ("404 Not Found", "no"),
-                _ => ("200 OK", "12345"),
+                "/index.xml" => {
+                    ("200 OK", gzip(b"<sitemapindex><loc>http://b.example/map.xml.gz</loc></sitemapindex>"))
+                }
+                "/map.xml.gz" => {
+                    let map = b"<urlset><loc>http://a.example/1</loc><loc>http://a.example/2</loc></urlset>";
+                    ("200 OK", gzip(map))
+                }
+                "/bomb.xml.gz" => ("200 OK", gzip(&vec![b' '; (50 << 20) + 1])),
+                "/endless.xml" => ("200 OK", endless()),
+                "/missing" => ("404 Not Found", b"no".to_vec()),
+                _ => ("200 OK", b"12345".to_vec()),
             };
             let cache = if head.contains("/2 ") { "selvedge; hit; ttl=5" } else { "selvedge; fwd=uri-miss; stored" };
             let length = body.len();
             let fields = format!("Content-Length: {length}\r\nConnection: close\r\nCache-Status: {cache}\r\n");
-            stream.write_all(format!("HTTP/1.1 {status}\r\n{fields}\r\n{body}").as_bytes()).unwrap();
+            stream.write_all(format!("HTTP/1.1 {status}\r\n{fields}\r\n").as_bytes()).unwrap();
+            stream.write_all(&body).unwrap();
             head
         };
         (0..requests).map(answer).collect()
@@ -75,7 +95,8 @@ fn urls_lists_and_sitemaps_are_fetched_once_each_and_summed_up() {
         "{out}"
     );
     let seen = seen.join().unwrap();
-    assert!(seen.iter().all(|head| head.contains("accept-encoding: gzip\r\n")), "{seen:?}");
+    let coded = seen.iter().filter(|head| head.contains("accept-encoding: gzip\r\n")).count();
+    assert_eq!(coded, 3, "all but the sitemaps: {seen:?}");
     let third = seen.iter().find(|head| head.starts_with("GET /3?x=y ")).unwrap();
     assert!(third.contains("host: c.example:81\r\n"), "{third}");
 }
@@ -90,6 +111,26 @@ fn anything_that_fails_is_named_and_exits_1() {
     let (exit, _, err) = outcome(&["--edge", &address, "--sitemap", "http://a.example/map.xml"]);
     assert_eq!(exit, Exit::Failed, "nobody listens there any more");
     assert!(err.contains("not read as a sitemap: cannot connect"), "{err}");
+}
+
+#[test]
+fn sitemaps_that_would_not_end_are_refused_and_said_to_be() {
+    let (address, seen) = server(1);
+    let (exit, _, err) = outcome(&["--edge", &address, "--sitemap", "http://a.example/bomb.xml.gz"]);
+    let bomb = "not read as a sitemap: it unpacks to more than 50 MiB, the most that a sitemap may have";
+    assert_eq!((exit, err), (Exit::Failed, format!("failed  http://a.example/bomb.xml.gz: {bomb}\n")));
+    seen.join().unwrap();
+    // TLS is not spoken there: each sitemap fails at once.
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("edge.toml");
+    let (address, seen) = server(1);
+    std::fs::write(&config, format!("[listen]\nhttp = [\"{address}\"]\n")).unwrap();
+    let args = ["--config", config.to_str().unwrap(), "--sitemap", "http://a.example/endless.xml"];
+    let (exit, out, err) = outcome(&args);
+    assert_eq!((exit, out.lines().next().unwrap().split(',').next()), (Exit::Failed, Some("0 of 10000 fetched")));
+    let told = "failed  http://a.example/endless.xml: more than 10000 sitemaps in all; the rest is left out\n";
+    assert!(err.starts_with(told), "{}", &err[..200.min(err.len())]);
+    seen.join().unwrap();
 }
 
 #[test]

@@ -76,7 +76,7 @@ workers = 4"#,
         r#"[cache]
 capacity = "1 GiB""#,
         "2:1: unknown key `capacity` in [cache]",
-        "remove it; the keys known here are `enabled`, `memory`, `disk`, `max_object`, `grace`",
+        "remove it; the keys known here are `enabled`, `memory`, `disk`, `max_object`, `slice_size`, `grace`",
     ),
     (
         r#"[runtime]
@@ -295,10 +295,54 @@ segment_size = "10 MiB""#,
         r#"write a power of two from "1 MiB" to "1 GiB""#,
     ),
     (
+        r#"[cache.disk]
+path = "cache"
+capacity = "1 GiB"
+sync = "never""#,
+        "4:8: `cache.disk.sync` is \"never\", not a time to synchronise",
+        r#"write "close", "always" or how often, as in "5s""#,
+    ),
+    (
+        r#"[cache.disk]
+path = "cache"
+capacity = "1 GiB"
+sync = "2h""#,
+        "4:8: `cache.disk.sync` is \"2h\", out of range",
+        r#"write a time from "10ms" to "1h""#,
+    ),
+    (
+        r#"[cache.disk]
+path = "cache"
+capacity = "1 GiB"
+sync = 5"#,
+        "4:8: `cache.disk.sync` is an integer, expected a string",
+        "put it in quotes: `\"5\"`",
+    ),
+    (
+        r#"[cache.disk]
+path = "cache"
+capacity = "1 GiB"
+admission = "second_use""#,
+        "4:13: `cache.disk.admission` is \"second_use\", expected one of \"second-use\", \"all\"",
+        r#"did you mean "second-use"?"#,
+    ),
+    (
         r#"[cache]
-max_object = "1 GiB""#,
-        "2:14: `cache.max_object` is 1 GiB, out of range",
-        "write a size from 1 B to an eighth of the largest tier, 32 MiB",
+max_object = 0"#,
+        "2:14: `cache.max_object` is 0 B, out of range",
+        "write a size from 1 B, or `enabled = false`",
+    ),
+    (
+        r#"[cache]
+slice_size = "1 MB""#,
+        "2:14: `cache.slice_size` is 976.6 KiB, out of range",
+        r#"write a power of two from 64 KiB to 16 MiB, as in "1 MiB""#,
+    ),
+    (
+        r#"[cache]
+slice_size = "32 MiB""#,
+        "2:14: `cache.slice_size` is 32 MiB, out of range",
+        r#"write a power of two from 64 KiB to 16 MiB, as in "1 MiB""#,
     ),
     (
         r#"[access_log]

@@ -85,6 +85,8 @@ fn only_what_gains_by_it_is_compressed() {
         (&[text, long, ("content-encoding", "gzip")], false, false),
         (&[text, long, ("content-encoding", "identity")], true, true),
         (&[text, long, ("cache-control", "no-transform")], false, false),
+        (&[text, long, ("cdn-cache-control", "no-transform, max-age=5")], false, false),
+        (&[text, long, ("cdn-cache-control", "max-age=5"), ("cache-control", "no-transform")], false, false),
         (&[text, long, ("content-range", "bytes 0-1023/2000")], false, false),
         (&[text, ("content-length", "9"), ("content-length", "9999")], false, false),
     ] {

@@ -32,6 +32,9 @@ pub struct Facts {
     /// What was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<Found>,
+    /// What the response that was found, or is stored, is purged by besides its URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Scopes>,
     /// The servers asked, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
@@ -107,6 +110,22 @@ pub struct Vary {
     pub variant: String,
 }
 
+/// What a stored response is purged by besides its URL, and everything.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scopes {
+    /// Its host.
+    pub host: String,
+    /// The longest prefix of its host and path; those that end with an earlier segment take it as well.
+    pub prefix: String,
+    /// Its tags, each once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// It has more tags, or longer ones, than are told apart: any purge by host, prefix or tag takes it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub loose: bool,
+}
+
 /// A stored response that was found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -119,7 +138,7 @@ pub struct Found {
     pub ttl: i64,
     /// Its freshness lifetime in seconds.
     pub lifetime: u64,
-    /// What the lifetime comes from ([`crate::cache::policy::LifetimeSource`]).
+    /// What the lifetime comes from ([`crate::cache::policy::LifetimeSource`]), or `soft-purge`, which ended it.
     pub lifetime_from: Token,
     /// `used`, `used-stale`, `stale` or `refused`.
     pub verdict: Token,
@@ -134,6 +153,9 @@ pub struct Found {
 pub struct Attempt {
     /// Its address.
     pub server: String,
+    /// The coding of the sibling that it was asked for in place of the file itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sibling: Option<Token>,
     /// Why it did not answer, by the error types of RFC 9209.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Token>,

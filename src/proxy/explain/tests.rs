@@ -74,7 +74,12 @@ fn each_reason_not_to_store_has_its_words() {
             "no, authorization: the request has Authorization, and the response has none of public, must-revalidate, s-maxage",
         ),
         (vec![], 200, vec![fresh, ("set-cookie", "session=oreo")], "no, set-cookie: the response sets a cookie"),
-        (vec![], 200, vec![fresh, ("vary", "*")], "no, vary-star: the response has Vary: *"),
+        (
+            vec![],
+            200,
+            vec![fresh, ("vary", "*")],
+            "no, vary-star: the response has Vary: *, or one that no key can be made of",
+        ),
         (vec![], 428, vec![fresh], "no, status: responses with this status are not stored"),
         (vec![], 206, vec![fresh], "no, partial: the response is a part only"),
         (vec![], 200, vec![length], "no, no-lifetime: the response has neither a lifetime nor a validator"),

@@ -1,6 +1,6 @@
 //! [`Facts`] for people: one fact to a line, in the order of the request's life.
 
-use super::facts::{Answered, Attempt, Facts, Found, Key, Request, Route, Stored};
+use super::facts::{Answered, Attempt, Facts, Found, Key, Request, Route, Scopes, Stored};
 use std::fmt;
 
 impl fmt::Display for Facts {
@@ -35,7 +35,9 @@ impl fmt::Display for Facts {
         for asked in &self.attempts {
             line("origin", attempt(asked))?;
         }
-        if let (Some(validation), Some(_)) = (self.validation(), &self.found) {
+        if let (Some(validation), Some(found)) = (self.validation(), &self.found)
+            && found.verdict != "unusable"
+        {
             line("validated", validation)?;
         }
         if let Some(stale) = &self.stale {
@@ -45,6 +47,9 @@ impl fmt::Display for Facts {
         }
         if let Some(judged) = &self.stored {
             line("stored", stored(judged))?;
+        }
+        if let Some(purged_by) = &self.scopes {
+            line("purged by", scopes(purged_by))?;
         }
         match &self.answer {
             Some(answer) => line("answer", answered(answer)),
@@ -95,6 +100,17 @@ fn key(key: &Key) -> String {
     text
 }
 
+fn scopes(scopes: &Scopes) -> String {
+    let mut text = format!("host {}, prefix {} and those above it", scopes.host, scopes.prefix);
+    if !scopes.tags.is_empty() {
+        text += &format!(", {} {}", if scopes.tags.len() == 1 { "tag" } else { "tags" }, scopes.tags.join(" "));
+    }
+    if scopes.loose {
+        text += ", and by any tag: it has more, or longer ones, than are told apart";
+    }
+    text
+}
+
 fn found(found: &Found) -> String {
     let tier = match &*found.tier {
         "fill" => "while it was being stored".to_owned(),
@@ -115,6 +131,7 @@ fn lifetime(seconds: u64, from: &str) -> String {
         "heuristic" => "a tenth of the time since Last-Modified, as nothing else tells".to_owned(),
         "no-cache" => "Cache-Control: no-cache, each use is to be validated".to_owned(),
         "none" => "nothing; kept for its validator".to_owned(),
+        "soft-purge" => "a soft purge, which ended it".to_owned(),
         "override" => "a rule or an earlier expiry, not its own fields".to_owned(),
         other => other.to_owned(),
     };
@@ -128,6 +145,7 @@ fn verdict(found: &Found) -> String {
         ("stale", _) => "stale: to be validated".to_owned(),
         ("unusable", _) => "unusable: it is not for this request".to_owned(),
         ("refused", Some(directive)) => format!("refused by the request's {directive}"),
+        ("refused", None) => "refused: the clock has been put back since it was stored".to_owned(),
         (other, _) => other.to_owned(),
     }
 }
@@ -138,7 +156,10 @@ fn attempt(attempt: &Attempt) -> String {
         (Some(status), Some(took), None) => format!("{status} after {took:.1} ms"),
         _ => "no answer".to_owned(),
     };
-    format!("{}: {outcome}", attempt.server)
+    match &attempt.sibling {
+        Some(coding) => format!("{}: {outcome}, asked for the {coding} sibling", attempt.server),
+        None => format!("{}: {outcome}", attempt.server),
+    }
 }
 
 fn stored(stored: &Stored) -> String {
@@ -198,7 +219,8 @@ fn not_stored(reason: &str) -> &'static str {
             "the request has Authorization, and the response has none of public, must-revalidate, s-maxage"
         }
         "set-cookie" => "the response sets a cookie",
-        "vary-star" => "the response has Vary: *",
+        "vary-star" => "the response has Vary: *, or one that no key can be made of",
+        "vary-client" => "the response varies by a field that the edge makes for each client",
         "status" => "responses with this status are not stored",
         "partial" => "the response is a part only",
         "no-lifetime" => "the response has neither a lifetime nor a validator",

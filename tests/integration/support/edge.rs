@@ -126,6 +126,12 @@ impl Edge {
         status_kib(self.pid(), "VmHWM:") << 10
     }
 
+    /// What of it is now pages of files, in bytes: the program itself, of which a debug build has much, and which the
+    /// system can drop.
+    pub fn rss_of_files(&self) -> u64 {
+        status_kib(self.pid(), "RssFile:") << 10
+    }
+
     fn wait_until_healthy(&self) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {

@@ -4,6 +4,7 @@ pub mod client;
 pub mod edge;
 pub mod faulty;
 pub mod nginx;
+pub mod oracle;
 pub mod tools;
 
 pub use client::{Answer, Client};

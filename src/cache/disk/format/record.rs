@@ -1,6 +1,5 @@
 //! Records: a fixed header, block checksums, metadata, body.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -107,11 +106,26 @@ impl Record {
         xxh3_64_with_seed(rest, seed) == self.rest_sum
     }
 
-    /// The block checksums, the scopes and the metadata in `rest`.
-    pub fn split_rest(&self, rest: &Bytes) -> (Box<[u64]>, Arc<[u64]>, Bytes) {
-        let (sums_end, scopes_end) = (self.blocks() as usize * 8, self.meta_at() - RECORD_HEADER);
-        let words = |range: Range<usize>| rest[range].chunks_exact(8).map(|raw| get64(raw, 0));
-        (words(0..sums_end).collect(), words(sums_end..scopes_end).collect(), rest.slice(scopes_end..))
+    /// The block checksums in `rest`.
+    pub fn sums<'a>(&self, rest: &'a [u8]) -> impl ExactSizeIterator<Item = u64> + use<'a> {
+        rest[..self.blocks() as usize * 8].chunks_exact(8).map(|raw| get64(raw, 0))
+    }
+
+    /// The scopes in `rest`.
+    pub fn scopes(&self, rest: &[u8]) -> Arc<[u64]> {
+        match self.scopes {
+            // Nothing to allocate.
+            0 => Arc::default(),
+            _ => rest[self.blocks() as usize * 8..self.meta_at() - RECORD_HEADER]
+                .chunks_exact(8)
+                .map(|raw| get64(raw, 0))
+                .collect(),
+        }
+    }
+
+    /// The metadata in `rest`.
+    pub fn meta(&self, rest: &Bytes) -> Bytes {
+        rest.slice(self.meta_at() - RECORD_HEADER..)
     }
 }
 

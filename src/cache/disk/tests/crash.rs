@@ -131,7 +131,7 @@ async fn copies_taken_under_load_serve_nothing_wrong() {
 }
 
 /// A few small objects, one of them purged; and what each may be read as.
-async fn small_store(dir: &TempDir, seal: bool) -> Vec<(Key, &'static [u8], Bytes)> {
+pub(super) async fn small_store(dir: &TempDir, seal: bool) -> Vec<(Key, &'static [u8], Bytes)> {
     let tier = open(dir, 4);
     let variant = Key { variant: Some([9; 16]), ..key(2) };
     let kept = vec![(key(1), &b"one"[..], body(1, 70)), (variant, &b"two"[..], body(2, 300))];
@@ -147,7 +147,7 @@ async fn small_store(dir: &TempDir, seal: bool) -> Vec<(Key, &'static [u8], Byte
 }
 
 /// Opens the store if it can be opened; how many of the objects are there, all of them right.
-async fn intact(dir: &TempDir, kept: &[(Key, &'static [u8], Bytes)], what: &str) -> usize {
+pub(super) async fn intact(dir: &TempDir, kept: &[(Key, &'static [u8], Bytes)], what: &str) -> usize {
     let Ok(tier) = DiskTier::open(&settings(dir.path(), 4), Metrics::new().tier("disk")) else { return 0 };
     assert!(tier.get(&key(3)).await.is_none(), "{what}: purged and back");
     let mut found = 0;

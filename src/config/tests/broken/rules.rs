@@ -52,12 +52,34 @@ origin = "app""#,
         r#"[[sites]]
 hosts = ["*"]
 [sites.cache]
+slices = "off"
+[[sites.routes]]
+path = "/"
+origin = "app""#,
+        "4:10: `sites[0].cache.slices` is a string, expected true or false",
+        "write `slices = true` or `slices = false`, without quotes",
+    ),
+    (
+        r#"[[sites]]
+hosts = ["*"]
+[sites.cache]
 authorization = "strips"
 [[sites.routes]]
 path = "/"
 origin = "app""#,
         r#"4:17: `sites[0].cache.authorization` is "strips", expected one of "standard", "bypass", "strip""#,
         r#"did you mean "strip"?"#,
+    ),
+    (
+        r#"[[sites]]
+hosts = ["*"]
+[sites.cache]
+set_cookie = "public"
+[[sites.routes]]
+path = "/"
+origin = "app""#,
+        r#"4:14: `sites[0].cache.set_cookie` is "public", expected one of "never", "harmless", "explicit""#,
+        r#"write one of "never", "harmless", "explicit""#,
     ),
     (
         r#"[[sites]]
@@ -251,6 +273,29 @@ path = "/"
 origin = "app""#,
         r#"4:11: `sites[0].compression.codings` is empty"#,
         r#"name at least one of "br", "zstd", "gzip", or write `enabled = false`"#,
+    ),
+    (
+        r#"[[sites]]
+hosts = ["*"]
+[sites.compression]
+codings = ["br"]
+precompressed = ["br", "gzip"]
+[[sites.routes]]
+path = "/"
+origin = "app""#,
+        r#"5:24: `sites[0].compression.precompressed[1]` is "gzip", which `codings` leaves out"#,
+        r#"add "gzip" to `codings`: nobody is offered gzip else"#,
+    ),
+    (
+        r#"[[sites]]
+hosts = ["*"]
+[sites.compression]
+precompressed = [".br"]
+[[sites.routes]]
+path = "/"
+origin = "app""#,
+        r#"4:18: `sites[0].compression.precompressed[0]` is ".br", expected one of "br", "zstd", "gzip""#,
+        r#"did you mean "br"?"#,
     ),
     (
         r#"[[sites]]

@@ -32,7 +32,7 @@ mod window;
 
 pub use entry::softly_purged;
 pub use epochs::Mark;
-pub use hit::{Tier, tier_of};
+pub use hit::{Tier, is_for_readers_alone, tier_of};
 pub use scope::{MAX_DEPTH, MAX_TAG, MAX_TAGS, TAG_FIELDS, prefixes, tags};
 
 use std::sync::Arc;

@@ -417,6 +417,12 @@ impl ProxyHttp for Phases {
             response.remove_header(&http::header::CONTENT_RANGE);
         }
         self.0.follow_slices(session, ctx).await;
+        if wire::may_end_early(&session.req_header().method, response)
+            && session.cache.miss_body_reader().is_some_and(|own| cache::is_for_readers_alone(own))
+        {
+            // The fetch is given up with its last reader, and the core closes the connection then: the client be told.
+            session.set_keepalive(None);
+        }
         if session.cache.miss_body_reader().is_some_and(|own| own.can_seek()) {
             // What stays readable from its beginning is stored at the origin's pace, not at this client's: others follow.
             session.set_proxy_tasks_enabled(true);
@@ -528,6 +534,9 @@ impl ProxyHttp for Phases {
 
     /// Error answers.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Self::CTX) -> FailToProxy {
+        if wire::is_whole(session) {
+            return FailToProxy { error_code: 0, can_reuse_downstream: true };
+        }
         let answer = match ctx.answer.take() {
             Some(answer) => answer,
             None => {
@@ -557,9 +566,9 @@ impl ProxyHttp for Phases {
     }
 
     /// The access event carries the error; a second line for each failed request would only flood the log.
-    fn suppress_error_log(&self, _: &Session, ctx: &Self::CTX, error: &Error) -> bool {
+    fn suppress_error_log(&self, session: &Session, ctx: &Self::CTX, error: &Error) -> bool {
         let told = self.0.log.enabled() && ctx.failure != Some(Failure::Internal);
-        told || s3::answered(error) || ctx.failure == Some(Failure::ClientGone)
+        told || wire::is_whole(session) || s3::answered(error) || ctx.failure == Some(Failure::ClientGone)
     }
 
     fn suppress_proxy_warn_log(

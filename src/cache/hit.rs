@@ -47,6 +47,12 @@ pub fn tier_of(hit: &HitHandler) -> Tier {
     hit.as_any().downcast_ref::<Hit>().map_or(Tier::Memory, |hit| hit.tier)
 }
 
+/// Whether it follows a fetch of which nothing is stored, and which is given up when nobody reads it any more.
+pub fn is_for_readers_alone(hit: &HitHandler) -> bool {
+    let hit = hit.as_any().downcast_ref::<Hit>();
+    hit.is_some_and(|hit| matches!(&hit.source, Source::Fill(reader) if !reader.fill().is_attachable()))
+}
+
 enum Source {
     Memory(Arc<Entry>),
     Disk(Object),

@@ -7,6 +7,7 @@ use super::failure;
 use super::plane::Done;
 use super::s3;
 use super::target::RequestId;
+use super::wire;
 use crate::cache::Tier;
 use crate::field::CacheOutcome;
 use crate::field::cache_status::{CacheStatus, Forward};
@@ -115,7 +116,8 @@ pub fn finish(edge: &Edge, session: &mut Session, error: Option<&Error>, ctx: &m
         return;
     }
     let field = |name: &HeaderName| request.headers.get(name).map(|v| field_text(v.as_bytes()));
-    let failure = ctx.failure.or_else(|| error.filter(|e| !s3::answered(e)).map(failure::classify));
+    let error = error.filter(|error| !s3::answered(error) && !wire::is_whole(session));
+    let failure = ctx.failure.or_else(|| error.map(failure::classify));
     let target = ctx.target.as_ref();
     edge.log.record(Event {
         time: ctx.started_at,

@@ -326,7 +326,10 @@ impl Edge {
         ctx: &mut RequestContext,
     ) -> Option<ForcedFreshness> {
         if policy::part_of(meta.headers()).is_some() {
-            let answers = policy::part_answers(&session.req_header().headers, meta.headers()).is_some();
+            // RFC 9110 section 14.2: a range is of GET alone, so that HEAD asks for what the part is of.
+            let request = session.req_header();
+            let answers =
+                request.method == Method::GET && policy::part_answers(&request.headers, meta.headers()).is_some();
             ctx.forward = if answers { ctx.forward } else { Some(Forward::Partial) };
             return (!answers).then_some(ForcedFreshness::ForceMiss);
         }

@@ -12,12 +12,13 @@ mod session;
 
 use super::context::RequestContext;
 use super::{CLIENT_WRITE_TIMEOUT, forward};
+use crate::cache::policy;
 use crate::field::{connection, date};
 use async_trait::async_trait;
 use futures::FutureExt;
 use h1::ClientWire;
 use http::header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Version};
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -122,6 +123,28 @@ pub fn own_date(session: &Session) {
 pub fn is_answered(session: &Session) -> bool {
     let head = session.response_written();
     head.is_some_and(|head| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS)
+}
+
+/// Whether the client has been given all of its answer, as far as the head tells how much that is. What goes wrong after
+/// that concerns what was to be stored, and nobody who reads.
+pub fn is_whole(session: &Session) -> bool {
+    let Some(head) = session.response_written().filter(|_| is_answered(session)) else { return false };
+    let sent = session.body_bytes_sent() as u64;
+    has_no_content(&session.req_header().method, head)
+        || policy::content_length(&head.headers).is_ok_and(|declared| declared == Some(sent))
+}
+
+/// Whether a response ends with its head (RFC 9110 section 6.4.1).
+fn has_no_content(method: &Method, head: &ResponseHeader) -> bool {
+    *method == Method::HEAD
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0")
+}
+
+/// Whether the answer may be over while the content that it was made from is still being fetched. HEAD is none such for the
+/// core, which reads on.
+pub fn may_end_early(method: &Method, head: &ResponseHeader) -> bool {
+    *method != Method::HEAD && (head.status == StatusCode::PARTIAL_CONTENT || has_no_content(method, head))
 }
 
 /// Whether an HTTP/2 client has reset the stream already. What it asked for is then nobody's business, least of all the

@@ -17,7 +17,7 @@ use proptest::sample::select;
 use proptest::test_runner::{RngSeed, TestError, TestRunner};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// An entity tag in a precondition, relative to what is there when it is sent.
 #[derive(Clone, Copy, Debug)]
@@ -396,8 +396,11 @@ async fn play(
     Ok(())
 }
 
-/// The number of scenes; `PROPTEST_CASES` says another, `PROPTEST_RNG_SEED` plays those of an earlier run again.
+/// The number of scenes; `PROPTEST_CASES` says another.
 const SCENES: u32 = 200;
+
+/// The scenes are the same in each run, so that what fails was changed; `PROPTEST_RNG_SEED` says others to look for more.
+const SEED: u64 = 20;
 
 #[test]
 fn what_the_edge_answers_is_what_the_origin_would_have_sent() {
@@ -411,7 +414,7 @@ fn what_the_edge_answers_is_what_the_origin_would_have_sent() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(SCENES);
     let seed = match ProptestConfig::default().rng_seed {
         RngSeed::Fixed(seed) => seed,
-        RngSeed::Random => SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64,
+        RngSeed::Random => SEED,
     };
     let config = ProptestConfig {
         cases,

@@ -171,6 +171,35 @@ async fn a_failed_precondition_is_412_too_while_content_of_unknown_length_is_fet
     assert_eq!(second.get("/").await.text(), "body", "the connection goes on");
 }
 
+#[tokio::test]
+async fn who_has_a_short_answer_to_a_long_fetch_is_told_that_the_connection_ends_with_it() {
+    const SIZE: usize = 700 << 10;
+    let origin = Origin::start(|mut stream, _| async move {
+        let head = format!("ETag: \"a\"\r\nCache-Control: max-age=60\r\nContent-Length: {SIZE}");
+        stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n").as_bytes()).await.ok()?;
+        stream.write_all(&vec![b'x'; SIZE]).await.ok()?;
+        Some(stream)
+    })
+    .await;
+    let settings = config(&one_origin(origin.address)).replace("64 MiB", "4 MiB").replace("256 MiB", "8 MiB");
+    let edge = Edge::start(&settings.replace("[cache.disk]\n", "[cache.disk]\nsegment_size = \"1 MiB\"\n"));
+    let mut client = Client::new(edge.http, "a.example");
+    // What comes for the first time is stored while there is room on the disk, and then no more.
+    for number in 0..24 {
+        assert_eq!(client.get(&format!("/{number}")).await.body.len(), SIZE);
+    }
+    for (name, value, status) in [
+        ("if-match", "\"b\"", 412),
+        ("if-none-match", "\"a\"", 304),
+        ("range", "bytes=0-1,7-9", 206),
+        ("range", "bytes=700000000-", 416),
+    ] {
+        let answer = client.get_with(&format!("/{status}"), &[(name, value)]).await;
+        assert_eq!((answer.status.as_u16(), answer.field("connection").as_str()), (status, "close"));
+    }
+    assert_eq!(client.get("/last").await.body.len(), SIZE);
+}
+
 /// An origin whose first answer is `head` with content, and which breaks off every later connection or answers 503.
 async fn failing(head: &'static str, later: Option<&'static str>) -> Origin {
     let first = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));

@@ -421,6 +421,10 @@ async fn a_part_answers_what_it_has_and_nothing_else() {
     let (hit, more) = ask("bytes=-1001").await;
     assert!(!hit, "{}", more.cache_status());
     assert_part(&more, 0, size - 1001, size - 1, size);
+    // RFC 9110 section 14.2: ranges are of GET alone.
+    let range = ("range", "bytes=-1000");
+    let head = client.send(Method::HEAD, "/x", &[range], Vec::new().into()).await.unwrap();
+    assert_eq!((head.status, head.field("content-length")), (StatusCode::OK, size.to_string()));
     let whole = client.get("/x").await;
     assert!(whole.status == StatusCode::OK && whole.body == content(0, 0, size));
     assert!(client.get("/x").await.is_hit());

@@ -1,6 +1,6 @@
 //! One HTTP/2 request and its response, as the core's proxy drives it.
 
-use super::Interim;
+use super::{Interim, has_no_content};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
@@ -100,6 +100,8 @@ impl H2Session {
         if !head.headers.contains_key(DATE) {
             head.insert_header(DATE, get_cached_date())?;
         }
+        // The core ends the stream when the fill ends, if there is one: nobody has to wait for that.
+        let end = end || has_no_content(&self.request.method, &head);
         let response = Response::from_parts(head.as_owned_parts(), ());
         let body =
             self.respond.send_response(response, end).or_err(ErrorType::WriteError, "writing a response head")?;

@@ -9,6 +9,7 @@ mod bucket;
 mod collapse;
 mod contract;
 mod demo;
+mod deploy;
 mod disk;
 mod durability;
 mod faults;

@@ -112,7 +112,10 @@ pub(super) fn stale_allowed(headers: &HeaderMap) -> bool {
 /// The `grace` of the rules is the `stale-if-error` of a response that has none; a stored server error has no use for it.
 pub(super) fn times(response: &Parts, cc: &CacheControl, now: SystemTime, rules: &ResponseRules) -> Option<Times> {
     let headers = &response.headers;
-    let epoch = now.checked_sub(initial_age(headers, now, rules.delay))?;
+    // The tiers hold no time before 1970. An age that reaches back so far is one of decades all the same.
+    let earliest = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+    let made = now.checked_sub(initial_age(headers, now, rules.delay));
+    let epoch = made.filter(|made| *made > earliest).unwrap_or(earliest);
     let lifetime = match lifetime(response, cc, now) {
         Some((lifetime, _)) => lifetime,
         // Stale from the first moment, but a validation may spare the content.

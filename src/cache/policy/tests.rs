@@ -171,6 +171,13 @@ fn the_lifetime_follows_the_precedence_of_section_4_2_1() {
 }
 
 #[test]
+fn an_age_of_many_decades_is_one_that_the_tiers_can_hold() {
+    let meta = store(&[], 200, &[("cache-control", "max-age=60"), ("age", "2147483648"), ("etag", "\"a\"")]).unwrap();
+    assert!(meta.serialize().is_ok());
+    assert!(!meta.is_fresh(now()) && current_age(&meta, now()) > Duration::from_secs(50 * 365 * 86_400));
+}
+
+#[test]
 fn the_age_a_response_arrives_with_counts() {
     let (date, fresh) = (ago(30), ("cache-control", "max-age=100"));
     for (fields, age) in [

@@ -8,6 +8,7 @@ use http::header::{
 };
 use pingora::http::ResponseHeader;
 
+use super::selection;
 use crate::field::date;
 use crate::field::etag::EntityTag;
 
@@ -29,18 +30,10 @@ impl RangeSpec {
     pub fn of(request: &HeaderMap) -> Option<Self> {
         let mut lines = request.get_all(RANGE).iter();
         let (Some(line), None) = (lines.next(), lines.next()) else { return None };
-        let (unit, set) = line.to_str().ok()?.split_once('=')?;
-        let (first, last) = set.trim().split_once('-')?;
-        if !unit.trim().eq_ignore_ascii_case("bytes") {
-            return None;
-        }
-        match (first.trim(), last.trim()) {
-            ("", last) => number(last).map(Self::Suffix),
-            (first, "") => Some(Self::From(number(first)?, None)),
-            (first, last) => {
-                let (first, last) = (number(first)?, number(last)?);
-                (first <= last).then_some(Self::From(first, Some(last)))
-            }
+        match selection::one(line.as_bytes())? {
+            (None, Some(suffix)) => Some(Self::Suffix(suffix)),
+            (Some(first), last) => Some(Self::From(first, last)),
+            (None, None) => None,
         }
     }
 }
@@ -202,7 +195,8 @@ mod tests {
         use RangeSpec::{From, Suffix};
         for (value, expected) in [
             ("bytes=0-0", Some(From(0, Some(0)))),
-            ("Bytes = 5-9", Some(From(5, Some(9)))),
+            ("Bytes=5-9", Some(From(5, Some(9)))),
+            ("bytes = 5-9", None),
             ("bytes=7-", Some(From(7, None))),
             ("bytes=-5", Some(Suffix(5))),
             ("bytes=9-5", None),

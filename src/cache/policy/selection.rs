@@ -26,13 +26,8 @@ pub fn select(field: &[u8], length: u64, most: usize) -> Selection {
         if spec.is_empty() {
             continue;
         }
-        let Some(at) = spec.iter().position(|byte| *byte == b'-') else { return Selection::Whole };
-        let (Some(first), Some(last)) = (position(&spec[..at]), position(&spec[at + 1..])) else {
-            return Selection::Whole;
-        };
+        let Some((first, last)) = member(spec) else { return Selection::Whole };
         let part = match (first, last) {
-            (None, None) => return Selection::Whole,
-            (Some(first), Some(last)) if last < first => return Selection::Whole,
             // A suffix of nothing, and any of an empty representation, can't be satisfied (section 14.1.2).
             (None, Some(suffix)) if suffix > 0 && length > 0 => length.saturating_sub(suffix)..=length - 1,
             (Some(first), last) if first < length => first..=last.unwrap_or(u64::MAX).min(length - 1),
@@ -49,6 +44,24 @@ pub fn select(field: &[u8], length: u64, most: usize) -> Selection {
 fn specs(field: &[u8]) -> Option<&[u8]> {
     let (unit, specs) = field.split_at_checked(b"bytes=".len())?;
     (unit.eq_ignore_ascii_case(b"bytes=") && specs.iter().any(u8::is_ascii_digit)).then_some(specs)
+}
+
+/// The first and the last position of a field that asks for one range, as [`member`] has them; `None` too where one is too
+/// large to be a position.
+pub(super) fn one(field: &[u8]) -> Option<(Option<u64>, Option<u64>)> {
+    let (first, last) = member(specs(field)?.trim_ascii())?;
+    let held = |position: Option<u64>| position != Some(u64::MAX);
+    (held(first) && held(last)).then_some((first, last))
+}
+
+/// Reads one range (section 14.1.1): the first position, missing in a suffix range, and the last, or the suffix's length.
+fn member(spec: &[u8]) -> Option<(Option<u64>, Option<u64>)> {
+    let at = spec.iter().position(|byte| *byte == b'-')?;
+    match (position(&spec[..at])?, position(&spec[at + 1..])?) {
+        (None, None) => None,
+        (Some(first), Some(last)) if last < first => None,
+        positions => Some(positions),
+    }
 }
 
 /// `Some(None)` where there is none; what is too large to hold is beyond every representation.

@@ -52,6 +52,11 @@ pub trait Backend: Send + Sync + 'static {
     /// All metrics in the text exposition format 0.0.4.
     fn metrics(&self) -> Vec<u8>;
 
+    /// The routes in force: hosts, paths, servers, where each came from and what is to be said of it.
+    fn routes(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
     /// Takes stored responses out of every tier; durable before it returns. Runs to its end even if the caller hangs up,
     /// and writes the audit line.
     ///

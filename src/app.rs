@@ -1,7 +1,10 @@
 //! The composition root: `Config → parts → serve`. Start-up, reload and shutdown are here and nowhere else.
 
+pub(crate) mod adapt;
+mod discovery;
 mod operator;
 mod parts;
+mod routes;
 mod signals;
 
 use crate::admin;
@@ -12,9 +15,13 @@ use crate::metrics::Metrics;
 use crate::proxy::Edge;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::listen::{self, Listeners};
+use adapt::Discovered;
+use discovery::Discovery;
 use operator::Operator;
 use parts::Parts;
+use routes::Routes;
 use signals::{Event, Events};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -52,10 +59,11 @@ pub enum StartError {
     Runtime(#[from] std::io::Error),
 }
 
-/// Serves by the configuration file until SIGTERM or SIGINT, and returns the exit status: 0 after a drain, 64 for a bad
-/// configuration, 69 for what is not to be had.
-pub fn serve(config: PathBuf) -> ExitCode {
-    match Config::load(&config).map_err(StartError::from).and_then(run) {
+/// Serves by the configuration file, or without one by the environment, until SIGTERM or SIGINT, and returns the exit
+/// status: 0 after a drain, 64 for a bad configuration, 69 for what is not to be had.
+pub fn serve(config: Option<PathBuf>) -> ExitCode {
+    let source = config.unwrap_or_else(|| crate::config::ENVIRONMENT.into());
+    match load(&source).map_err(StartError::from).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ (StartError::Config(_) | StartError::Parts(_))) => {
             eprintln!("{error}");
@@ -66,6 +74,21 @@ pub fn serve(config: PathBuf) -> ExitCode {
             ExitCode::from(EXIT_UNAVAILABLE)
         }
     }
+}
+
+/// The file, or the environment in place of one.
+fn load(source: &Path) -> Result<Config, crate::config::Problems> {
+    if !routes::is_environment(source) {
+        return Config::load(source);
+    }
+    let (config, odd) = Config::from_environment(&std::env::vars().collect::<BTreeMap<_, _>>())?;
+    odd.iter().for_each(|text| tracing::warn!("{text}"));
+    if let Some(tls) = &config.tls
+        && let Err(error) = std::fs::create_dir_all(&tls.certificates)
+    {
+        tracing::warn!(folder = %tls.certificates.display(), %error, "the certificate folder cannot be made");
+    }
+    Ok(config)
 }
 
 fn run(config: Config) -> Result<(), StartError> {
@@ -87,25 +110,40 @@ async fn serve_until_stopped(config: Config) -> Result<(), StartError> {
     let grace = config.runtime.shutdown_grace;
 
     let mut events = Events::new(&config.source)?;
-    let parts = Parts::build(&config, None, &clock, &metrics)?;
+    let mut discovery = match &config.discovery {
+        Some(settings) => Some(Discovery::start(settings).await),
+        None => None,
+    };
+    let discovered = discovery.as_ref().map(|d| d.discovered(&config)).unwrap_or_default();
+    let effective = discovery::effective(&config, &discovered);
+    let parts = Parts::build(&effective, None, &clock, &metrics)?;
     let listeners = Listeners::bind(&config.listen)?;
     let admin = config.admin.as_ref().map(admin::bind).transpose()?;
     let log = Arc::new(AccessLog::start(&config.access_log, &metrics)?);
     let cache = config.cache.as_ref().map(|s| Cache::open(s, clock.clone(), &metrics)).transpose()?;
 
-    let edge = Edge::new(parts.plane(&config, &metrics)?, cache, Arc::clone(&log), clock.clone(), config.purge.clone());
+    let edge =
+        Edge::new(parts.plane(&effective, &metrics)?, cache, Arc::clone(&log), clock.clone(), config.purge.clone());
     let operator = Arc::new(Operator::new(Arc::clone(&edge), Arc::clone(&metrics)));
     let (stop, stopping) = watch::channel(false);
     let (end, ending) = watch::channel(false);
     announce(&listeners, admin.as_ref());
-    let app = edge.into_app(config.runtime.threads);
+    let app = edge.into_app(config.runtime.threads, config.connections, &metrics);
     let serving = tokio::spawn(listen::serve(listeners, app, parts.tls_slot(), Arc::clone(&metrics), stopping));
     let administering = admin.map(|admin| tokio::spawn(admin.serve(Arc::clone(&operator) as _, ending)));
 
-    let mut state = Running { config, parts, edge, metrics, clock, log };
+    let mut state = Running { config, parts, edge, metrics, clock, log, operator: Arc::clone(&operator) };
+    state.routed(effective, discovered, discovery.as_mut());
     loop {
-        match events.next().await {
-            Event::Reload(why) => state.reload(why),
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = changed(discovery.as_mut()) => {
+                state.rediscover(discovery.as_mut());
+                continue;
+            }
+        };
+        match event {
+            Event::Reload(why) => state.reload(why, discovery.as_mut()),
             Event::Stop(signal) => {
                 tracing::info!(signal, grace_seconds = grace.as_secs(), "draining");
                 break;
@@ -141,6 +179,14 @@ fn announce(listeners: &Listeners, admin: Option<&admin::Admin>) {
     );
 }
 
+/// Ends when the containers, or the files beside them, have changed.
+async fn changed(discovery: Option<&mut Discovery>) {
+    match discovery {
+        Some(discovery) => discovery.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What a reload works on.
 struct Running {
     config: Config,
@@ -149,15 +195,16 @@ struct Running {
     metrics: Arc<Metrics>,
     clock: Clock,
     log: Arc<AccessLog>,
+    operator: Arc<Operator>,
 }
 
 impl Running {
     /// Applies the file as it is now, whole or not at all.
-    fn reload(&mut self, why: &'static str) {
+    fn reload(&mut self, why: &'static str, discovery: Option<&mut Discovery>) {
         if why == signals::HANGUP {
             self.log.reopen();
         }
-        let result = match self.try_reload() {
+        let result = match self.try_reload(discovery) {
             Ok(()) => {
                 tracing::info!(why, sites = self.config.sites.len(), "configuration applied");
                 "applied"
@@ -170,16 +217,49 @@ impl Running {
         self.metrics.reloads.with_label_values(&[result]).inc();
     }
 
-    fn try_reload(&mut self) -> Result<(), StartError> {
-        let config = Config::load(Path::new(&self.config.source))?;
+    fn try_reload(&mut self, discovery: Option<&mut Discovery>) -> Result<(), StartError> {
+        let config = load(Path::new(&self.config.source))?;
         parts::same_process(&self.config, &config)?;
-        let parts = Parts::build(&config, Some(&self.parts), &self.clock, &self.metrics)?;
-        let plane = parts.plane(&config, &self.metrics)?;
+        let discovered = discovery.as_ref().map(|d| d.discovered(&config)).unwrap_or_default();
+        self.apply(config, discovered, discovery)
+    }
+
+    /// Takes up what the containers are now. What cannot be put into force leaves the routes as they were.
+    fn rediscover(&mut self, discovery: Option<&mut Discovery>) {
+        let Some(discovery) = discovery else { return };
+        let config = self.config.clone();
+        let discovered = discovery.discovered(&config);
+        if let Err(error) = self.apply(config, discovered, Some(discovery)) {
+            tracing::error!("what containers ask for cannot be put into force; the routes before stay\n{error}");
+        }
+    }
+
+    fn apply(
+        &mut self,
+        config: Config,
+        discovered: Discovered,
+        discovery: Option<&mut Discovery>,
+    ) -> Result<(), StartError> {
+        let effective = discovery::effective(&config, &discovered);
+        let parts = Parts::build(&effective, Some(&self.parts), &self.clock, &self.metrics)?;
+        let plane = parts.plane(&effective, &self.metrics)?;
         // Nothing below can fail: from here on the new configuration is in force.
         parts.activate(&self.parts);
         self.edge.swap_plane(plane);
         self.parts = parts;
         self.config = config;
+        self.routed(effective, discovered, discovery);
         Ok(())
+    }
+
+    /// Tells of the routes that are in force now.
+    fn routed(&self, effective: Config, discovered: Discovered, discovery: Option<&mut Discovery>) {
+        let mut trouble = None;
+        if let Some(discovery) = discovery {
+            discovery.tell(&discovered, &self.metrics);
+            trouble = discovery.trouble();
+        }
+        let (effective, discovered) = (Arc::new(effective), Arc::new(discovered));
+        self.operator.routed(Routes { effective, discovered, trouble });
     }
 }

@@ -6,6 +6,7 @@
 //! and its scopes, which look-ups compare with the purges by host, prefix and tag ([`epochs`]).
 
 pub mod admission;
+pub mod direct;
 pub mod disk;
 pub mod key;
 pub mod model;

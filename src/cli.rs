@@ -3,6 +3,7 @@
 mod check;
 mod logging;
 mod purge;
+mod routes;
 mod store;
 mod trust;
 mod warm;
@@ -69,7 +70,7 @@ fn dispatch(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: 
         }
     };
     match cli.command {
-        Command::Serve(ConfigFile { config }) => {
+        Command::Serve(Serve { config }) => {
             logging::init();
             crate::app::serve(config)
         }
@@ -80,6 +81,7 @@ fn dispatch(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: 
             crate::demo::run(args.into())
         }
         Command::Purge(args) => purge::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
+        Command::Routes(args) => routes::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
         Command::Store(args) => store::run(&args, crate::clock::Clock::system().now(), out, err).into(),
         Command::Warm(args) => warm::run(&args, out, err).into(),
         Command::Why(args) => why::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
@@ -142,8 +144,13 @@ enum Command {
     ///
     /// Logs go to standard error. SIGHUP reads the configuration again, all of it or nothing; SIGTERM and SIGINT let
     /// the requests under way end and then exit 0. A bad configuration exits 64 with every problem named.
-    #[command(after_help = "Example:\n  selvedge serve --config /etc/selvedge/edge.toml")]
-    Serve(ConfigFile),
+    ///
+    /// Without a file it does as nginx-proxy's image does: it listens on ports 80 and 443 and routes by what containers
+    /// say of themselves, with nginx-proxy's variables and folders.
+    #[command(
+        after_help = "Examples:\n  selvedge serve --config /etc/selvedge/edge.toml\n  DOCKER_HOST=unix:///var/run/docker.sock selvedge serve"
+    )]
+    Serve(Serve),
 
     /// Check a configuration and exit
     ///
@@ -185,6 +192,19 @@ Examples:
   selvedge warm --edge 127.0.0.1:8443 --insecure --list urls.txt -H 'Accept-Encoding: br'")]
     Warm(warm::Warm),
 
+    /// Show the routes of a running server, and where each came from
+    ///
+    /// Each host and path with its origin servers, the containers or the file it came from, why they were chosen, and
+    /// what is to be said of them. Asks the admin listener.
+    #[command(after_help = "\
+Examples:
+  selvedge routes
+  selvedge routes www.example.com
+  selvedge routes --config /etc/selvedge/edge.toml --json | jq '.notes'
+
+Exit status: 0 done; 1 something is not served as it was asked for; 64 wrong arguments; 69 no answer.")]
+    Routes(routes::Routes),
+
     /// Look into the disk tier's directory: sum up, verify, list, dump
     ///
     /// Reads the directory itself, without a lock and without writing to it, so that it is safe while a server uses it.
@@ -224,6 +244,13 @@ Examples:
         /// The shell
         shell: Shell,
     },
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// The configuration file; relative paths in it start at its folder [default: none, but the environment]
+    #[arg(short, long, value_name = "FILE", env = "SELVEDGE_CONFIG", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -4,16 +4,22 @@
 //! table by table. An unknown key, a wrong type, a value out of range or a name that leads nowhere is written down and
 //! reading goes on. `config/selvedge.toml` shows every key.
 
+mod discovery;
+mod environment;
 mod origins;
 mod problem;
 mod reader;
 mod rules;
 mod server;
+mod settings;
 mod sites;
 mod transform;
 
+pub use discovery::{Discovery, DiscoveryFolders, DiscoverySource};
+pub use environment::ENVIRONMENT;
 pub use problem::{Position, Problem, Problems};
 
+use crate::route::settings::{CacheSwitch, Downstream, RouteSettings, SiteSettings, UnknownHosts};
 use crate::route::{HostPattern, PathPattern};
 use crate::{admin, cache, origin, proxy, tls};
 use reader::{Document, Table};
@@ -33,6 +39,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Client listeners.
     pub listen: proxy::listen::Settings,
+    /// How long their connections are waited for.
+    pub connections: proxy::hot::Settings,
     /// Admin listener.
     pub admin: Option<admin::Settings>,
     /// Present whenever there is an HTTPS listener.
@@ -45,8 +53,14 @@ pub struct Config {
     pub access_log: proxy::access_log::Settings,
     /// Explanations and timings for those who look into it.
     pub debug: proxy::explain::Settings,
+    /// Containers that name their hosts themselves.
+    pub discovery: Option<Discovery>,
     /// Origins by name.
     pub origins: BTreeMap<Arc<str>, origin::Settings>,
+    /// Proxies between the clients and this node, and what of their words counts.
+    pub downstream: Downstream,
+    /// What requests get that no site takes.
+    pub unknown_hosts: UnknownHosts,
     /// Sites in the order of the file.
     pub sites: Vec<Site>,
 }
@@ -67,10 +81,12 @@ pub struct Site {
     pub name: Arc<str>,
     /// The hosts it answers for.
     pub hosts: Vec<HostPattern>,
-    /// Redirect plain HTTP to HTTPS with 301 (308 for methods other than GET and HEAD); off by default.
-    pub https_redirect: bool,
+    /// What it does with every request, whatever the path.
+    pub settings: SiteSettings,
     /// Whether responses carry `Server-Timing`; `None`: as `[debug]` says.
     pub server_timing: Option<bool>,
+    /// Which containers asked for it; `None`: it is written in the file.
+    pub source: Option<Arc<str>>,
     /// Its routes.
     pub routes: Vec<Route>,
 }
@@ -96,6 +112,18 @@ pub struct Route {
     pub compression: Option<proxy::Compression>,
     /// Largest request body in bytes; `None`: no limit.
     pub max_request_body: Option<u64>,
+    /// Access, limits and the path that the origin gets.
+    pub settings: RouteSettings,
+}
+
+impl Route {
+    /// Turns the cache on or off in one word; a lifetime is for responses that tell none.
+    pub fn set_cache(&mut self, switch: CacheSwitch) {
+        self.cache = switch != CacheSwitch::Off;
+        if let CacheSwitch::Ttl(lifetime) = switch {
+            self.rules.lifetime = Some(cache::rules::Ttl::Default(lifetime));
+        }
+    }
 }
 
 impl Config {
@@ -173,9 +201,9 @@ fn whole(root: &Table<'_>, path: &Path) -> Option<Config> {
         root.absence("there is no address to listen on", "add `[listen]` with `http = [\"0.0.0.0:80\"]`");
     }
     let listeners = listen_value.and_then(|v| v.table(server::listen));
-    let (listen, https, admin) = match listeners {
-        Some(server::Listeners { settings, https, admin }) => (Some(settings), https, admin),
-        None => (None, None, None),
+    let (listen, connections, https, admin) = match listeners {
+        Some(server::Listeners { settings, connections, https, admin }) => (Some(settings), connections, https, admin),
+        None => (None, proxy::hot::Settings::default(), None, None),
     };
     let admin = server::admin(root, admin);
     let tls = server::tls(root, https.as_ref());
@@ -183,21 +211,33 @@ fn whole(root: &Table<'_>, path: &Path) -> Option<Config> {
     let purge = server::purge(root, listen.as_ref());
     let access_log = root.section("access_log", server::access_log).unwrap_or_else(server::default_access_log);
     let debug = root.section("debug", server::debug).unwrap_or_default();
+    let certificates = tls.as_ref().map(|tls| tls.certificates.as_path());
+    let discovery_value = root.get("discovery");
+    let discovers = discovery_value.is_some();
+    let discovery = discovery_value.and_then(|v| v.table(|table| discovery::discovery(table, certificates))).flatten();
     let declared = origins::origins(root);
     let names: Vec<&str> = declared.iter().map(|(name, _)| *name).collect();
-    let sites = sites::sites(root, &names, https.is_some());
+    let sites = sites::sites(root, &names, https.is_some(), discovers);
+    let downstream = root.section("proxies", settings::proxies).unwrap_or_default();
+    let hosts: Vec<String> = sites.iter().flat_map(|site| site.hosts.iter().map(ToString::to_string)).collect();
+    let unknown_hosts =
+        root.section("unknown_hosts", |table| settings::unknown_hosts(table, &hosts)).unwrap_or_default();
     let origins = declared.into_iter().filter_map(|(name, origin)| Some((Arc::from(name), origin?))).collect();
     Some(Config {
         source: path.to_owned(),
         runtime,
         listen: listen?,
+        connections,
         admin,
         tls,
         cache,
         purge,
         access_log,
         debug,
+        discovery,
         origins,
+        downstream,
+        unknown_hosts,
         sites,
     })
 }

@@ -111,7 +111,7 @@ impl Demo {
             eprintln!("selvedge demo: {error}");
             return ExitCode::from(SETUP_FAILED);
         }
-        let code = crate::app::serve(config);
+        let code = crate::app::serve(Some(config));
         origin.stop();
         code
     }

@@ -8,12 +8,16 @@ pub mod clock;
 pub mod field;
 pub mod metrics;
 pub mod types;
+pub mod watched;
 
 // Layer 1: one concern each.
 pub mod cache;
 pub mod origin;
 pub mod route;
 pub mod tls;
+
+// Layer 1b: over the route table's types.
+pub mod discovery;
 
 // Layer 2: the planes.
 pub mod admin;

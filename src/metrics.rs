@@ -45,8 +45,19 @@ pub struct Metrics {
     pub connections_total: IntCounterVec,
     /// `selvedge_connections_open{listener}`.
     pub connections_open: IntGaugeVec,
+    /// `selvedge_hot_path_total{result}`: requests over HTTP/1 that were answered before the proxy core (`answered`), and
+    /// why the others were not.
+    pub hot_path: IntCounterVec,
     /// `selvedge_reloads_total{result}`: `applied` or `refused`.
     pub reloads: IntCounterVec,
+    /// `selvedge_discovery_up`: 1 while the source of containers can be read.
+    pub discovery_up: IntGauge,
+    /// `selvedge_discovery_containers`: in the last good snapshot.
+    pub discovery_containers: IntGauge,
+    /// `selvedge_discovery_notes{level}`: `problem`, `warning`, `info`.
+    pub discovery_notes: IntGaugeVec,
+    /// `selvedge_discovery_updates_total`: snapshots that were translated.
+    pub discovery_updates: IntCounter,
     /// `selvedge_access_log_dropped_total`: events lost because the writer could not keep up.
     pub access_log_dropped: IntCounter,
 }
@@ -111,7 +122,17 @@ impl Metrics {
             tls_handshakes: counters(&r, "tls_handshakes_total", "TLS handshakes.", &["result"]),
             connections_total: counters(&r, "connections_total", "Connections accepted.", &["listener"]),
             connections_open: gauges(&r, "connections_open", "Connections open now.", &["listener"]),
+            hot_path: counters(
+                &r,
+                "hot_path_total",
+                "HTTP/1 requests, by whether they took the short way.",
+                &["result"],
+            ),
             reloads: counters(&r, "reloads_total", "Configuration reloads.", &["result"]),
+            discovery_up: gauge(&r, "discovery_up", "1 while the source of containers can be read."),
+            discovery_containers: gauge(&r, "discovery_containers", "Containers in the last good snapshot."),
+            discovery_notes: gauges(&r, "discovery_notes", "What is to be said of containers now.", &["level"]),
+            discovery_updates: counter(&r, "discovery_updates_total", "Snapshots translated."),
             access_log_dropped: counter(&r, "access_log_dropped_total", "Access log events lost."),
             registry: r,
         };

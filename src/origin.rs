@@ -47,9 +47,6 @@ pub enum Kind {
 /// Why settings make no origin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
-    /// There is nobody to ask.
-    #[error("the origin has no servers")]
-    NoServers,
     /// A server's host is neither a name nor an address, or cannot be verified as one.
     #[error("`{0}` is not a host name or IP address")]
     Server(String),
@@ -196,11 +193,18 @@ impl Origin {
 }
 
 fn http_servers(name: &str, settings: &http::Settings, metrics: &Metrics) -> Result<(Vec<Server>, Limits), BuildError> {
-    let http::Settings { servers, tls, tls_verify, tls_server_name, version, host, timeouts, max_fails, eject_for } =
-        settings;
-    if servers.is_empty() {
-        return Err(BuildError::NoServers);
-    }
+    let http::Settings {
+        servers,
+        tls,
+        tls_verify,
+        tls_server_name,
+        version,
+        host,
+        timeouts,
+        max_fails,
+        eject_for,
+        try_next: _,
+    } = settings;
     if let Some(host) = host
         && (host.is_empty() || !host.bytes().all(|b| b.is_ascii_graphic()))
     {
@@ -287,6 +291,7 @@ mod tests {
             timeouts: http::Timeouts::default(),
             max_fails: 1,
             eject_for: EJECT_FOR,
+            try_next: false,
         }
     }
 
@@ -426,7 +431,6 @@ mod tests {
             let resolver = Resolver::with_lookup(Names(HashMap::new()), Clock::system());
             Origin::build("o", &Settings::Http(settings), resolver, Clock::system(), &Metrics::new()).unwrap_err()
         };
-        assert_eq!(build(http_settings(&[])), BuildError::NoServers);
         assert_eq!(build(http_settings(&["a b"])), BuildError::Server("a b".to_owned()));
         let unnamed = http::Settings { tls: true, tls_server_name: Some(String::new()), ..http_settings(&["a"]) };
         assert_eq!(build(unnamed), BuildError::Server(String::new()));

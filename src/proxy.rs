@@ -5,6 +5,7 @@
 //! decides on storing and reuse, `origin` chooses and signs, `failure` turns causes into answers, `report` writes the
 //! one access event.
 
+mod access;
 pub mod access_log;
 mod answer;
 mod caching;
@@ -13,10 +14,16 @@ mod context;
 mod cors;
 mod edge;
 pub mod explain;
+mod handshakes;
+mod downstream;
 mod failure;
 mod forward;
+mod gate;
 mod guard;
 mod headers;
+pub mod hot;
+mod htpasswd;
+mod kept;
 pub mod listen;
 mod plane;
 pub mod purge;
@@ -33,20 +40,25 @@ pub use compress::{Coding, Compression};
 pub use context::RequestContext;
 pub use cors::Cors;
 pub use edge::Edge;
+pub use access::Access;
+pub use handshakes::{Handshakes, SiteCertificates, SiteNames};
 pub use headers::{FieldRules, HeaderRules, Security, Template, TemplateError};
-pub use plane::{Plane, RouteRule, SiteHandles};
+pub use htpasswd::Htpasswd;
+pub use kept::Kept;
+pub use plane::{NodeRules, Plane, RouteRule, SiteHandles, SitePolicy};
 pub use target::{Scheme, Target};
 
 use crate::cache::{self, policy};
 use crate::field::cache_status::Forward;
 use crate::field::date;
 use crate::origin::{Kind, Outcome, PickError};
+use crate::route::settings::RouteTimeouts;
 use answer::Answer;
 use async_trait::async_trait;
 use bytes::Bytes;
 use context::Server;
 use failure::Failure;
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use pingora::cache::key::HashBinary;
 use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, NoCacheReason, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -98,11 +110,27 @@ impl ProxyHttp for Phases {
     /// Guard, route, access.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
         explain::begin(&self.0.plane, session, ctx);
+        self.0.identify(session, ctx);
         if self.0.purge_method(session, ctx).await? {
             return Ok(true);
         }
-        let answer = match self.0.guard_and_route(session, ctx) {
+        let routed = self.0.guard_and_route(session, ctx);
+        let routed = match routed {
+            Ok(rule) if !session.is_subrequest() => rule.access.admit_client(ctx.client.ip()).map(|()| rule),
+            routed => routed,
+        };
+        let answer = match routed {
             Ok(rule) => {
+                if let Some(cors) = rule.cors.as_ref().filter(|_| cors::is_preflight(session.req_header())) {
+                    respond::preflight(session, cors).await?;
+                    return Ok(true);
+                }
+                if !session.is_subrequest()
+                    && let Err(answer) = rule.access.authenticate(&session.req_header().headers).await
+                {
+                    respond::write(session, ctx, &answer).await?;
+                    return Ok(true);
+                }
                 headers::strip(session.req_header_mut(), &rule.rules);
                 if let Some(compression) = &rule.compression {
                     compression.negotiate(session.req_header_mut())?;
@@ -110,11 +138,7 @@ impl ProxyHttp for Phases {
                 if ctx.ranges.order.is_some() {
                     slices::undress(session.req_header_mut());
                 }
-                if let Some(cors) = rule.cors.as_ref().filter(|_| cors::is_preflight(session.req_header())) {
-                    respond::preflight(session, cors).await?;
-                    return Ok(true);
-                }
-                edge::admit(session, ctx, &rule).err()
+                edge::admit(session, &rule).err()
             }
             Err(answer) => Some(answer),
         };
@@ -247,6 +271,8 @@ impl ProxyHttp for Phases {
         let Some(rule) = &ctx.rule else { return Error::e_explain(ErrorType::InternalError, "no route") };
         match rule.origin.pick(&ctx.tried).await {
             Ok(mut picked) => {
+                let RouteTimeouts { connect, read } = rule.settings.timeouts;
+                picked.limit(connect, read);
                 if session.is_upgrade_req() {
                     picked.for_upgrade();
                 }
@@ -285,10 +311,9 @@ impl ProxyHttp for Phases {
                 s3::prepare(bucket, upstream, ctx, self.0.clock.now())
             }
             Kind::Http(origin) => {
-                let client = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip());
                 let (stored, node) = (session.cache.enabled(), self.0.ids.node());
-                forward::request_to_origin(upstream, session.req_header(), ctx, client, origin.host(), node, stored)?;
-                headers::to_origin(upstream, ctx, client, &rule, stored)?;
+                forward::request_to_origin(upstream, session.req_header(), ctx, origin.host(), node, stored)?;
+                headers::to_origin(upstream, ctx, &rule, stored)?;
                 sibling::address(upstream, session.cache.maybe_cache_meta(), ctx)
             }
         }
@@ -427,33 +452,15 @@ impl ProxyHttp for Phases {
             // What stays readable from its beginning is stored at the origin's pace, not at this client's: others follow.
             session.set_proxy_tasks_enabled(true);
         }
-        if !self.0.purge.expose_tags {
-            for name in &cache::TAG_FIELDS {
-                response.remove_header(name);
-            }
-        }
-        for name in &policy::OWN_FIELDS {
-            response.remove_header(name);
-        }
         let (status, outcome) = report::cache_status(session, response, ctx, self.0.clock.now());
         ctx.outcome = outcome;
-        explain::answered(ctx, response, &status, outcome)?;
-        if session.cache.upstream_used()
-            && let Some(meta) = session.cache.maybe_cache_meta()
-        {
-            // What comes through the cache from an origin that is a cache itself is as old as that said. On hits the
-            // core has set the field.
-            let age = policy::current_age(meta, self.0.clock.now()).as_secs();
-            if age > 0 {
-                response.insert_header(http::header::AGE, age)?;
-            }
-        }
-        if let Ok(value) = HeaderValue::try_from(status.to_string()) {
-            response.append_header("cache-status", value)?;
-        }
-        response.append_header(http::header::VIA, forward::via(response.version))?;
-        headers::guard(ctx, &session.req_header().headers, response)?;
-        headers::to_client(ctx, session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip()), response)?;
+        explain::answering(ctx, response, &status, outcome);
+        // What comes through the cache from an origin that is a cache itself is as old as that said. On hits the core
+        // has set the field.
+        let meta = session.cache.maybe_cache_meta().filter(|_| session.cache.upstream_used());
+        let age = meta.map(|meta| policy::current_age(meta, self.0.clock.now()).as_secs()).filter(|age| *age > 0);
+        let expose_tags = self.0.purge.expose_tags;
+        respond::finish_head(ctx, &session.req_header().headers, expose_tags, &status, age, response)?;
         wire::keep_date(session, response);
         Ok(())
     }
@@ -522,6 +529,11 @@ impl ProxyHttp for Phases {
         let repeatable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
         if repeatable {
             error.retry.decide_reuse(reused);
+            if !error.retry() && self.0.goes_to_the_next(session, ctx, &error) {
+                note_origin_failure(ctx, failure::classify(&error));
+                error.set_retry(ctx.tried.len() < MAX_SERVERS_TRIED);
+                return error;
+            }
         } else {
             error.set_retry(false);
         }

@@ -1,11 +1,14 @@
 //! Host and path to a site and a route: an immutable table, generic over what a route leads to.
 //!
 //! Precedence follows nginx: exact host, longest leading wildcard, longest trailing wildcard, first regex; then the
-//! longest path prefix, unless a path regex matches.
+//! longest path prefix, unless a path regex matches. [`settings`] and [`traffic`] say what sites and routes can be told to
+//! do, as plain data, and hold the pure decisions about it.
 
 mod path;
 mod pattern;
+pub mod settings;
 mod table;
+pub mod traffic;
 
 pub use pattern::{HostPatternError, PathPatternError};
 pub use table::{BuildProblem, Match, RouteTable};
@@ -48,4 +51,17 @@ pub struct SiteSpec<T> {
     pub hosts: Vec<HostPattern>,
     /// Its routes, in the order of the source.
     pub routes: Vec<(PathPattern, T)>,
+}
+
+impl HostPattern {
+    /// Whether it takes a normalised host.
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(name) => name.as_str() == host,
+            Self::LeadingWildcard(suffix) => host.len() > suffix.len() && host.ends_with(&**suffix),
+            Self::TrailingWildcard(prefix) => host.len() > prefix.len() && host.starts_with(&**prefix),
+            Self::Regex(regex) => regex.is_match(host),
+            Self::Any => true,
+        }
+    }
 }

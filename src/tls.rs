@@ -10,6 +10,7 @@
 //! Files beside the pairs are left alone: `<name>.chain.pem` (for OCSP, which is not done here), `<name>.dhparam.pem`
 //! (rustls has no DHE), `ca.crt` and `<name>.ca.crt` (for client certificates), sub-folders, and hidden files.
 
+pub mod client;
 mod pair;
 pub mod self_signed;
 mod store;
@@ -80,16 +81,40 @@ const SESSIONS: usize = 4096;
 /// See [`ConfigError`].
 pub fn server_config(settings: &Settings, store: Arc<CertStore>) -> Result<Arc<rustls::ServerConfig>, ConfigError> {
     let Settings { certificates: _, min_version } = settings;
+    server_config_of(*min_version, ClientAuth::None, store)
+}
+
+/// Whether a handshake asks for the client's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// No.
+    None,
+    /// Yes, without insisting; [`client::Authorities`] says what it is good for.
+    Ask,
+}
+
+/// [`server_config`] with certificates from any source.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn server_config_of(
+    min_version: MinVersion,
+    client_auth: ClientAuth,
+    certificates: Arc<dyn rustls::server::ResolvesServerCert>,
+) -> Result<Arc<rustls::ServerConfig>, ConfigError> {
     let versions: &[&rustls::SupportedProtocolVersion] = match min_version {
         MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         MinVersion::Tls13 => &[&rustls::version::TLS13],
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+    let builder = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
-        .map_err(|source| ConfigError::Version { version: *min_version, source })?
-        .with_no_client_auth()
-        .with_cert_resolver(store);
+        .map_err(|source| ConfigError::Version { version: min_version, source })?;
+    let mut config = match client_auth {
+        ClientAuth::None => builder.with_no_client_auth(),
+        ClientAuth::Ask => builder.with_client_cert_verifier(Arc::new(client::AskOnly::new())),
+    }
+    .with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(ConfigError::Tickets)?;
     config.session_storage = rustls::server::ServerSessionMemoryCache::new(SESSIONS);

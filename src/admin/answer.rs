@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 pub(super) type Answer = Response<Full<Bytes>>;
 
 /// The endpoints with their methods, as a 404 lists them.
-const ENDPOINTS: [&str; 4] = ["GET /healthz", "GET /readyz", "GET /metrics", "POST /purge"];
+const ENDPOINTS: [&str; 5] = ["GET /healthz", "GET /readyz", "GET /metrics", "GET /routes", "POST /purge"];
 
 pub(super) fn health() -> Answer {
     plain(StatusCode::OK, "ok\n".to_owned())
@@ -27,6 +27,10 @@ pub(super) fn readiness(readiness: Readiness) -> Answer {
 
 pub(super) fn metrics(text: Vec<u8>) -> Answer {
     answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
+}
+
+pub(super) fn routes(routes: &Value) -> Answer {
+    json(StatusCode::OK, routes)
 }
 
 pub(super) fn purged(request_id: &str, soft: bool, report: &Report) -> Answer {

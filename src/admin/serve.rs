@@ -167,11 +167,12 @@ async fn respond(shared: &Shared, request: Request<Incoming>, who: Arc<str>) -> 
         "/healthz" if reads => answer::health(),
         "/readyz" if reads => answer::readiness(readiness(shared)),
         "/metrics" if reads => answer::metrics(shared.backend.metrics()),
+        "/routes" if reads => answer::routes(&shared.backend.routes()),
         "/purge" if head.method == Method::POST => match purge::read(body).await {
             Ok(order) => carry_out(Arc::clone(&shared.backend), order, who).await,
             Err(bad) => answer::bad_purge(&bad),
         },
-        "/healthz" | "/readyz" | "/metrics" => answer::wrong_method("GET, HEAD"),
+        "/healthz" | "/readyz" | "/metrics" | "/routes" => answer::wrong_method("GET, HEAD"),
         "/purge" => answer::wrong_method("POST"),
         _ => answer::no_endpoint(),
     }

@@ -1,9 +1,11 @@
 //! What the admin listener can ask of the running process.
 
+use super::routes::Routes;
 use crate::admin::{Backend, Readiness};
 use crate::cache::purge::{Failure, Order, Report};
 use crate::metrics::Metrics;
 use crate::proxy::Edge;
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +15,18 @@ pub struct Operator {
     edge: Arc<Edge>,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
+    routes: ArcSwapOption<Routes>,
 }
 
 impl Operator {
     /// Over a running edge.
     pub fn new(edge: Arc<Edge>, metrics: Arc<Metrics>) -> Self {
-        Self { edge, metrics, draining: AtomicBool::new(false) }
+        Self { edge, metrics, draining: AtomicBool::new(false), routes: ArcSwapOption::empty() }
+    }
+
+    /// These routes are in force now.
+    pub fn routed(&self, routes: Routes) {
+        self.routes.store(Some(Arc::new(routes)));
     }
 
     /// From now on the node is not ready: load balancers stop sending to it while it drains.
@@ -39,6 +47,10 @@ impl Backend for Operator {
 
     fn metrics(&self) -> Vec<u8> {
         self.metrics.render()
+    }
+
+    fn routes(&self) -> serde_json::Value {
+        self.routes.load().as_ref().map_or(serde_json::Value::Null, |routes| routes.to_json())
     }
 
     async fn purge(&self, order: Order, request_id: String, who: String) -> Result<Report, Failure> {

@@ -5,7 +5,7 @@ use crate::config::{Config, Site};
 use crate::metrics::Metrics;
 use crate::origin::{self, Origin, Resolver};
 use crate::proxy::listen::TlsSlot;
-use crate::proxy::{Plane, RouteRule, SiteHandles};
+use crate::proxy::{Handshakes, Kept, NodeRules, Plane, RouteRule, SiteCertificates, SiteHandles, SiteNames};
 use crate::route::{RouteTable, SiteSpec};
 use crate::tls::{self, CertStore};
 use std::collections::BTreeMap;
@@ -45,6 +45,7 @@ pub enum PartsError {
 /// Origins by name, certificates and resolver.
 pub struct Parts {
     resolver: Arc<Resolver>,
+    kept: Arc<Kept>,
     origins: BTreeMap<Arc<str>, (origin::Settings, Arc<Origin>)>,
     tls: Option<Tls>,
 }
@@ -52,8 +53,8 @@ pub struct Parts {
 struct Tls {
     settings: tls::Settings,
     slot: Arc<TlsSlot>,
-    config: Arc<rustls::ServerConfig>,
-    _store: Arc<CertStore>,
+    handshakes: Arc<Handshakes>,
+    certificates: Arc<SiteCertificates>,
     _watch: Arc<tls::Watch>,
 }
 
@@ -73,6 +74,7 @@ impl Parts {
             Some(before) => Arc::clone(&before.resolver),
             None => Resolver::new(clock.clone())?,
         };
+        let kept = before.map(|before| Arc::clone(&before.kept)).unwrap_or_default();
         let mut origins = BTreeMap::new();
         for (name, settings) in &config.origins {
             let known = before.and_then(|b| b.origins.get(name)).filter(|(old, _)| old == settings);
@@ -84,7 +86,7 @@ impl Parts {
             origins.insert(Arc::clone(name), (settings.clone(), origin));
         }
         let tls = config.tls.as_ref().map(|s| Tls::build(s, before.and_then(|b| b.tls.as_ref()))).transpose()?;
-        Ok(Self { resolver, origins, tls })
+        Ok(Self { resolver, kept, origins, tls })
     }
 
     /// The routing table over these origins.
@@ -95,7 +97,14 @@ impl Parts {
         let specs = config.sites.iter().map(|site| self.site(config, site, metrics)).collect();
         let table = RouteTable::build(specs)
             .map_err(|problems| PartsError::Routes(problems.iter().map(ToString::to_string).collect()))?;
-        Ok(Plane::new(table, metrics).with_debug_token(config.debug.token.clone()))
+        let names = config.sites.iter().map(|site| (&*site.hosts, &site.settings));
+        let names = Arc::new(SiteNames::new(names, &config.unknown_hosts));
+        let node = NodeRules {
+            downstream: config.downstream.clone(),
+            unknown_hosts: config.unknown_hosts.clone(),
+            tls: self.tls.as_ref().map(|tls| (Arc::clone(&tls.certificates), names)),
+        };
+        Ok(Plane::new(table, metrics).with_node(node).with_debug_token(config.debug.token.clone()))
     }
 
     /// The slot that HTTPS listeners take their `ServerConfig` from.
@@ -106,14 +115,15 @@ impl Parts {
     /// Puts the new TLS settings where the listeners of `before` look for them.
     pub fn activate(&self, before: &Parts) {
         if let (Some(new), Some(old)) = (&self.tls, &before.tls)
-            && !Arc::ptr_eq(&new.config, &old.config)
+            && !Arc::ptr_eq(&new.handshakes, &old.handshakes)
         {
-            new.slot.store(Arc::clone(&new.config));
+            new.slot.store(Arc::clone(&new.handshakes));
         }
     }
 
     fn site(&self, config: &Config, site: &Site, metrics: &Metrics) -> SiteSpec<Arc<RouteRule>> {
-        let handles = Arc::new(SiteHandles::new(Arc::clone(&site.name), metrics));
+        let handles = Arc::new(SiteHandles::new(Arc::clone(&site.name), metrics).with_source(site.source.clone()));
+        let settings = Arc::new(site.settings.clone());
         let routes = site.routes.iter().filter_map(|route| {
             // Configuration has checked that the origin exists.
             let (_, origin) = self.origins.get(&route.origin)?;
@@ -127,7 +137,9 @@ impl Parts {
                 security: route.security.clone(),
                 cors: route.cors.clone(),
                 compression: route.compression.clone(),
-                https_redirect: site.https_redirect,
+                site_settings: Arc::clone(&settings),
+                settings: route.settings.clone(),
+                access: self.kept.access(&site.name, &route.path.to_string(), &route.settings),
                 max_request_body: route.max_request_body,
                 server_timing: site.server_timing.unwrap_or(config.debug.server_timing),
             };
@@ -143,8 +155,8 @@ impl Tls {
             return Ok(Self {
                 settings: settings.clone(),
                 slot: Arc::clone(&before.slot),
-                config: Arc::clone(&before.config),
-                _store: Arc::clone(&before._store),
+                handshakes: Arc::clone(&before.handshakes),
+                certificates: Arc::clone(&before.certificates),
                 _watch: Arc::clone(&before._watch),
             });
         }
@@ -153,10 +165,11 @@ impl Tls {
             tracing::warn!("{problem}");
         }
         let watch = Arc::new(store.watch()?);
-        let config = tls::server_config(settings, Arc::clone(&store))?;
+        let certificates = SiteCertificates::new(store);
+        let handshakes = Arc::new(Handshakes::of_sites(settings.min_version, Arc::clone(&certificates))?);
         // The listeners know the first slot; a reload only changes what it holds.
-        let slot = before.map_or_else(|| Arc::new(TlsSlot::new(Arc::clone(&config))), |b| Arc::clone(&b.slot));
-        Ok(Self { settings: settings.clone(), slot, config, _store: store, _watch: watch })
+        let slot = before.map_or_else(|| Arc::new(TlsSlot::of(Arc::clone(&handshakes))), |b| Arc::clone(&b.slot));
+        Ok(Self { settings: settings.clone(), slot, handshakes, certificates, _watch: watch })
     }
 }
 
@@ -166,15 +179,31 @@ impl Tls {
 /// The names of all settings that do.
 pub fn same_process(old: &Config, new: &Config) -> Result<(), PartsError> {
     // Destructured, so that a new key has to be placed on one side or the other.
-    let Config { source: _, runtime, listen, admin, tls, cache, purge, access_log, debug: _, origins: _, sites: _ } =
-        new;
+    let Config {
+        source: _,
+        runtime,
+        listen,
+        connections,
+        admin,
+        tls,
+        cache,
+        purge,
+        access_log,
+        debug: _,
+        origins: _,
+        sites: _,
+        downstream: _,
+        unknown_hosts: _,
+        discovery,
+    } = new;
     let changed: Vec<&'static str> = [
         ("[runtime]", *runtime != old.runtime),
-        ("[listen]", *listen != old.listen || tls.is_some() != old.tls.is_some()),
+        ("[listen]", *listen != old.listen || *connections != old.connections || tls.is_some() != old.tls.is_some()),
         ("listen.admin or [admin]", *admin != old.admin),
         ("[cache]", *cache != old.cache),
         ("[purge]", *purge != old.purge),
         ("[access_log]", *access_log != old.access_log),
+        ("[discovery]", *discovery != old.discovery),
     ]
     .into_iter()
     .filter_map(|(name, differs)| differs.then_some(name))

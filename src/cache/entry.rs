@@ -8,7 +8,6 @@ use http::header::CONTENT_LENGTH;
 use pingora::cache::CacheMeta;
 use pingora::http::ResponseHeader;
 
-use super::disk::Hash128;
 use super::epochs::Mark;
 use super::slices::Layout;
 use super::{policy, scope};
@@ -26,19 +25,18 @@ pub fn softly_purged(meta: &CacheMeta) -> bool {
 }
 
 /// The head of a stored response and its times, sharing no memory with the connection it came by.
-#[derive(Clone)]
 pub(super) struct Head {
-    fields: ResponseHeader,
-    fresh_until: SystemTime,
-    created: SystemTime,
-    epoch: SystemTime,
-    stale_while_revalidate: u32,
-    stale_if_error: u32,
-    variance: Option<Hash128>,
+    meta: CacheMeta,
     /// What purges by scope compare.
     pub(super) mark: Mark,
     /// The whole key: a hash alone does not prove that two requests mean the same.
     key: Box<[u8]>,
+}
+
+impl Clone for Head {
+    fn clone(&self) -> Self {
+        Self { meta: self.to_meta(), mark: self.mark.clone(), key: self.key.clone() }
+    }
 }
 
 impl Head {
@@ -49,28 +47,26 @@ impl Head {
         let (internal, head) = meta.serialize()?;
         let copy = CacheMeta::deserialize(&internal, &head)?;
         let mark = Mark { epoch: asked, scopes: scope::of_response(key, copy.headers()) };
-        Ok(Self::take(&copy, key, primary_slot, mark))
+        Ok(Self::take(copy, key, primary_slot, mark))
     }
 
-    fn take(meta: &CacheMeta, key: &[u8], primary_slot: bool, mark: Mark) -> Self {
-        Self {
-            fields: meta.response_header_copy(),
-            fresh_until: meta.fresh_until(),
-            // The primary slot's provenance bounds the variants beside it, and rebuilding a `CacheMeta` can set it only
-            // by the time of creation, which means nothing else there.
-            created: if primary_slot { meta.provenance() } else { meta.created() },
-            epoch: meta.epoch(),
-            stale_while_revalidate: meta.stale_while_revalidate_sec(),
-            stale_if_error: meta.stale_if_error_sec(),
-            variance: meta.variance(),
-            mark,
-            key: key.into(),
-        }
+    fn take(mut meta: CacheMeta, key: &[u8], primary_slot: bool, mark: Mark) -> Self {
+        // The primary slot's provenance bounds the variants beside it, and rebuilding a `CacheMeta` can set it only
+        // by the time of creation, which means nothing else there.
+        let created = if primary_slot { meta.provenance() } else { meta.created() };
+        let (none, _) = http::Response::new(()).into_parts();
+        let fields = std::mem::replace(meta.response_header_mut(), none.into());
+        Self { meta: rebuilt(&meta, meta.fresh_until(), created, fields), mark, key: key.into() }
+    }
+
+    /// The form that policy judges, without a copy.
+    pub(super) fn meta(&self) -> &CacheMeta {
+        &self.meta
     }
 
     /// The form the proxy works with.
     pub(super) fn to_meta(&self) -> CacheMeta {
-        self.to_meta_until(self.fresh_until)
+        self.to_meta_until(self.meta.fresh_until())
     }
 
     /// The same of a response that is stale since a time in the past, if not for longer.
@@ -78,40 +74,30 @@ impl Head {
         // The very moment counts as fresh, and clocks go back: it has to lie before both.
         let since = since.min(now);
         let until = since.checked_sub(Duration::from_secs(1)).unwrap_or(since);
-        let mut meta = self.to_meta_until(self.fresh_until.min(until));
-        if until < self.fresh_until {
+        let mut meta = self.to_meta_until(self.meta.fresh_until().min(until));
+        if until < self.meta.fresh_until() {
             meta.extensions_mut().insert(SoftlyPurged);
         }
         meta
     }
 
     fn to_meta_until(&self, fresh_until: SystemTime) -> CacheMeta {
-        let mut meta = CacheMeta::new(
-            fresh_until,
-            self.created,
-            self.stale_while_revalidate,
-            self.stale_if_error,
-            self.fields.clone(),
-        );
-        meta.set_epoch_override(self.epoch);
-        if let Some(variance) = self.variance {
-            meta.set_variance(variance);
-        }
-        meta
+        rebuilt(&self.meta, fresh_until, self.meta.created(), self.meta.response_header_copy())
     }
 
     /// Tells the length that is now known, so that ranges of it can be served.
     pub(super) fn with_content_length(&self, length: u64) -> pingora::Result<Self> {
-        let mut fields = self.fields.clone();
+        let mut fields = self.meta.response_header_copy();
         if fields.status != StatusCode::NO_CONTENT && !fields.headers.contains_key(CONTENT_LENGTH) {
             fields.insert_header(CONTENT_LENGTH, length.to_string())?;
         }
-        Ok(Self { fields, key: self.key.clone(), mark: self.mark.clone(), ..*self })
+        let meta = rebuilt(&self.meta, self.meta.fresh_until(), self.meta.created(), fields);
+        Ok(Self { meta, key: self.key.clone(), mark: self.mark.clone() })
     }
 
     /// Whether it was stored less than `age` ago.
     pub(super) fn is_younger_than(&self, age: std::time::Duration, now: SystemTime) -> bool {
-        now.duration_since(self.created).is_ok_and(|since| since < age)
+        now.duration_since(self.meta.created()).is_ok_and(|since| since < age)
     }
 
     pub(super) fn is_of(&self, key: &[u8]) -> bool {
@@ -127,17 +113,17 @@ impl Head {
     }
 
     pub(super) fn is_fresh(&self, now: SystemTime) -> bool {
-        self.fresh_until >= now
+        self.meta.is_fresh(now)
     }
 
     /// How the content is cut, where it is not stored with this head.
     pub(super) fn layout(&self) -> Option<Layout> {
-        Layout::of(&self.fields.headers)
+        Layout::of(self.meta.headers())
     }
 
     /// Whether it answers only some requests for its target: a part, or a head whose slices may be missing.
     pub(super) fn is_partial(&self) -> bool {
-        policy::part_of(&self.fields.headers).is_some() || self.layout().is_some()
+        policy::part_of(self.meta.headers()).is_some() || self.layout().is_some()
     }
 
     /// Whether the head agrees with the content having this length.
@@ -145,7 +131,7 @@ impl Head {
         if self.layout().is_some() {
             return length == 0;
         }
-        match self.fields.headers.get(CONTENT_LENGTH) {
+        match self.meta.headers().get(CONTENT_LENGTH) {
             Some(declared) => declared.to_str().ok().and_then(|digits| digits.parse().ok()) == Some(length),
             None => length == 0,
         }
@@ -153,15 +139,15 @@ impl Head {
 
     /// Whether both are of one storing, so that the one may take over the content of the other.
     pub(super) fn same_object(&self, other: &Self) -> bool {
-        let length = |head: &Self| head.fields.headers.get(CONTENT_LENGTH).cloned();
-        self.created == other.created && length(self) == length(other)
+        let length = |head: &Self| head.meta.headers().get(CONTENT_LENGTH).cloned();
+        self.meta.created() == other.meta.created() && length(self) == length(other)
     }
 
     /// Bytes it takes in memory, roughly.
     pub(super) fn size(&self) -> u64 {
         const PER_FIELD: usize = 64;
         let fields: usize =
-            self.fields.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_FIELD).sum();
+            self.meta.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + PER_FIELD).sum();
         (fields + self.key.len() + self.mark.scopes.len() * 8 + size_of::<Self>()) as u64
     }
 
@@ -184,8 +170,19 @@ impl Head {
         let (key, rest) = part(rest)?;
         let (internal, head) = part(rest)?;
         let meta = CacheMeta::deserialize(internal, head).ok()?;
-        Some(Self::take(&meta, key, primary_slot, mark.clone()))
+        Some(Self::take(meta, key, primary_slot, mark.clone()))
     }
+}
+
+/// The same with other times and fields; `CacheMeta` has no copy of its own.
+fn rebuilt(meta: &CacheMeta, fresh_until: SystemTime, created: SystemTime, fields: ResponseHeader) -> CacheMeta {
+    let (revalidate, error) = (meta.stale_while_revalidate_sec(), meta.stale_if_error_sec());
+    let mut rebuilt = CacheMeta::new(fresh_until, created, revalidate, error, fields);
+    rebuilt.set_epoch_override(meta.epoch());
+    if let Some(variance) = meta.variance() {
+        rebuilt.set_variance(variance);
+    }
+    rebuilt
 }
 
 fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -223,6 +220,16 @@ impl Body {
         let (start, piece) = &self.pieces[index];
         let skip = usize::try_from(offset - start).ok()?;
         (skip < piece.len()).then(|| piece.slice(skip..))
+    }
+
+    /// The bytes from `start` to `end`, piece by piece, without copying them.
+    pub(super) fn slices(&self, start: u64, end: u64) -> impl Iterator<Item = &[u8]> {
+        let first = self.pieces.partition_point(|(at, _)| *at <= start).saturating_sub(1);
+        self.pieces[first.min(self.pieces.len())..].iter().filter(move |(at, _)| *at < end).map(move |(at, piece)| {
+            let within = |offset: u64| usize::try_from(offset.saturating_sub(*at)).unwrap_or(usize::MAX);
+            let end = within(end).min(piece.len());
+            &piece[within(start).min(end)..end]
+        })
     }
 
     pub(super) fn pieces(&self) -> impl Iterator<Item = Bytes> {
@@ -289,6 +296,10 @@ mod tests {
             assert_eq!(body.at(offset).unwrap(), rest);
         }
         assert_eq!(body.at(5), None);
+        for (start, end, whole) in [(0, 5, "abcde"), (1, 4, "bcd"), (3, 5, "de"), (2, 3, "c"), (5, 5, ""), (9, 12, "")]
+        {
+            assert_eq!(body.slices(start, end).collect::<Vec<_>>().concat(), whole.as_bytes(), "{start}..{end}");
+        }
         assert_eq!(Body::default().at(0), None);
     }
 }

@@ -17,18 +17,41 @@ pub fn target(scheme: &str, host: &str, port: u16, path_and_query: &[u8]) -> Cac
 /// The same under rules that make more of a request count: `discriminator` names those parts
 /// ([`super::rules::CacheRules::discriminator`]); the parts themselves are in the secondary key.
 pub fn target_under(scheme: &str, host: &str, port: u16, path_and_query: &[u8], discriminator: &[u8]) -> CacheKey {
+    let mut framed = Vec::with_capacity(64 + host.len() + path_and_query.len() + discriminator.len());
+    let hash = frame(&mut framed, scheme, host, port, path_and_query, discriminator).hash;
+    let mut key = CacheKey::new(framed, "");
+    key.set_primary_bin_override(hash);
+    key
+}
+
+/// A key before it is made one, in memory that is lent: for look-ups that come to nothing most often, or too often to
+/// allocate.
+#[derive(Clone, Copy, Debug)]
+pub struct Framed<'f> {
+    /// What the tiers know it by.
+    pub hash: disk::Hash128,
+    /// The whole of it.
+    pub whole: &'f [u8],
+}
+
+/// The key that [`target_under`] makes, in `framed`, whose content is replaced.
+pub fn frame<'f>(
+    framed: &'f mut Vec<u8>,
+    scheme: &str,
+    host: &str,
+    port: u16,
+    path_and_query: &[u8],
+    discriminator: &[u8],
+) -> Framed<'f> {
     let port = port.to_be_bytes();
     let parts: [&[u8]; 5] = [scheme.as_bytes(), host.as_bytes(), &port, path_and_query, discriminator];
     let count = if discriminator.is_empty() { 4 } else { 5 };
-    let mut framed = Vec::with_capacity(parts.iter().map(|part| part.len() + 8).sum());
+    framed.clear();
     for part in &parts[..count] {
         framed.extend_from_slice(&(part.len() as u64).to_be_bytes());
         framed.extend_from_slice(part);
     }
-    let hash = xxh3_128(&framed).to_be_bytes();
-    let mut key = CacheKey::new(framed, "");
-    key.set_primary_bin_override(hash);
-    key
+    Framed { hash: xxh3_128(framed).to_be_bytes(), whole: framed }
 }
 
 /// The key of one slice of what is stored in slices under `whole`, which [`target`] made: it begins with the same parts.

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 
+use super::direct::WorkedOut;
 use super::disk::{Hash128, Key};
 use super::entry::{Body, Head};
 use super::epochs::{Epochs, Standing};
@@ -33,12 +34,14 @@ pub(super) struct Entry {
     pub(super) asked: u64,
     /// No purge by scope up to this one concerns it; at least the epoch of its head.
     epoch: AtomicU64,
+    /// What whoever answers with it has worked out from its head.
+    pub(super) worked_out: WorkedOut,
 }
 
 impl Entry {
     pub(super) fn new(head: Head, body: Body, asked: u64) -> Self {
         let epoch = AtomicU64::new(head.mark.epoch);
-        Self { head, body, hit: AtomicBool::new(false), asked, epoch }
+        Self { head, body, hit: AtomicBool::new(false), asked, epoch, worked_out: WorkedOut::default() }
     }
 
     /// How it stands with purges by scope.

@@ -214,10 +214,10 @@ pub fn refused_by(meta: &CacheMeta, demand: &Demand, now: SystemTime) -> Option<
         return Some("no-cache");
     }
     // RFC 8246 section 2: what is immutable needs no validation while it is fresh, though a reload asks for one.
-    let immutable = CacheControl::of_response(meta.headers()).immutable;
+    let immutable = || CacheControl::of_response(meta.headers()).immutable;
     match demand.max_age {
-        Some(0) if !immutable => return Some("max-age=0"),
-        Some(max) if age > Duration::from_secs(max.into()) && !immutable => return Some("max-age"),
+        Some(0) if !immutable() => return Some("max-age=0"),
+        Some(max) if age > Duration::from_secs(max.into()) && !immutable() => return Some("max-age"),
         _ => {}
     }
     demand.min_fresh.is_some_and(|min| ttl < i64::from(min)).then_some("min-fresh")

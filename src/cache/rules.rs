@@ -55,6 +55,8 @@ pub struct CacheRules {
     pub min_uses: u8,
     /// Bytes of the largest content that is stored, where it is less than the cache's own limit.
     pub max_object: Option<u64>,
+    /// Purge tags that every response has besides its own.
+    pub tags: Vec<String>,
     /// Whether large responses are stored in slices.
     pub slices: Slicing,
 }

@@ -198,23 +198,40 @@ impl Cache {
         if standing == Standing::Gone {
             return None;
         }
+        match self.moved_up(key, &object, head, promotion).await {
+            Ok(entry) => {
+                let hit = Hit::memory(Arc::clone(&entry), Tier::Disk);
+                Some(self.found(asked_for, &entry.head, standing, hit))
+            }
+            Err(Unmoved::Stays(head)) => Some(self.found(asked_for, &head, standing, Hit::disk(object))),
+            Err(Unmoved::Unreadable) => None,
+        }
+    }
+
+    /// The object as an entry of the memory tier, where it moves up if that is worth it.
+    pub(super) async fn moved_up(
+        &'static self,
+        key: Key,
+        object: &Object,
+        head: Head,
+        promotion: Option<u64>,
+    ) -> Result<Arc<Entry>, Unmoved> {
         let again = self.promotion.is_again(&key);
-        let moves_up = promotion.is_some() && (again || self.memory.has_room());
-        if object.len() > self.memory_object || !moves_up {
-            return Some(self.found(asked_for, &head, standing, Hit::disk(object)));
+        let Some(asked) = promotion.filter(|_| again || self.memory.has_room()) else {
+            return Err(Unmoved::Stays(head));
+        };
+        if object.len() > self.memory_object {
+            return Err(Unmoved::Stays(head));
         }
-        let body = read_whole(&object).await?;
-        let entry = Arc::new(Entry::new(head, body, promotion.unwrap_or(0)));
-        if let Some(asked) = promotion {
-            self.shards.with(&key.primary, |shard| {
-                // What came meanwhile is newer.
-                if !self.memory.contains(&key) && shard.fill(&key, whole).is_none() {
-                    self.insert(shard, key, Arc::clone(&entry), asked);
-                }
-            });
-        }
-        let hit = Hit::memory(Arc::clone(&entry), Tier::Disk);
-        Some(self.found(asked_for, &entry.head, standing, hit))
+        let body = read_whole(object).await.ok_or(Unmoved::Unreadable)?;
+        let entry = Arc::new(Entry::new(head, body, asked));
+        self.shards.with(&key.primary, |shard| {
+            // What came meanwhile is newer.
+            if !self.memory.contains(&key) && shard.fill(&key, entry.head.key()).is_none() {
+                self.insert(shard, key, Arc::clone(&entry), asked);
+            }
+        });
+        Ok(entry)
     }
 
     fn update_memory(&self, shard: &mut Shard, key: Key, head: &Head, asked: u64) -> bool {
@@ -225,6 +242,14 @@ impl Cache {
         let entry = Entry::renewed(&old, head.clone(), asked);
         self.insert(shard, key, Arc::new(entry), asked)
     }
+}
+
+/// Why an object did not move up to memory.
+pub(super) enum Unmoved {
+    /// It is not worth it, or too large.
+    Stays(Head),
+    /// A part of it cannot be read.
+    Unreadable,
 }
 
 /// All of an object; `None` if a part of it cannot be read.

@@ -66,7 +66,7 @@ pub(super) struct Purge {
 
 /// Where an admin listener is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Endpoint {
+pub(super) enum Endpoint {
     /// Host and port.
     Tcp(String),
     /// A socket's path.
@@ -214,25 +214,32 @@ fn target(args: &Purge, env: &dyn Fn(&str) -> Option<String>) -> Result<(Endpoin
 }
 
 fn request(args: &Purge, endpoint: &Endpoint, token: Option<&Secret>) -> Result<Report, Error> {
-    let body = order(args);
+    let request = Request::post("/purge").header(header::CONTENT_TYPE, "application/json");
+    let (status, answer) = send(endpoint, token, request, Bytes::from(order(args).to_string()))?;
+    understood(endpoint, token.is_some(), status, &answer)
+}
+
+fn send(
+    endpoint: &Endpoint,
+    token: Option<&Secret>,
+    request: http::request::Builder,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), Error> {
     let host = match endpoint {
         Endpoint::Tcp(authority) => authority.as_str(),
         Endpoint::Unix(_) => "localhost",
     };
-    let mut request =
-        Request::post("/purge").header(header::HOST, host).header(header::CONTENT_TYPE, "application/json");
+    let mut request = request.header(header::HOST, host);
     if let Some(token) = token {
         let value = header::HeaderValue::from_str(&format!("Bearer {}", token.expose()));
         let mut value = value.map_err(|_| Error::BadToken)?;
         value.set_sensitive(true);
         request = request.header(header::AUTHORIZATION, value);
     }
-    let request = request
-        .body(Full::new(Bytes::from(body.to_string())))
-        .map_err(|error| Error::Transport(endpoint.clone(), error.to_string()))?;
+    let request =
+        request.body(Full::new(body)).map_err(|error| Error::Transport(endpoint.clone(), error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
-    let (status, answer) = runtime.block_on(exchange(endpoint, request))?;
-    understood(endpoint, token.is_some(), status, &answer)
+    runtime.block_on(exchange(endpoint, request))
 }
 
 async fn exchange(endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Error> {
@@ -269,13 +276,48 @@ async fn talk(
 }
 
 fn understood(endpoint: &Endpoint, had_token: bool, status: StatusCode, answer: &[u8]) -> Result<Report, Error> {
-    match (status, had_token) {
-        (StatusCode::OK, _) => {
+    match status {
+        StatusCode::OK => {
             serde_json::from_slice(answer).map_err(|error| Error::Transport(endpoint.clone(), error.to_string()))
         }
-        (StatusCode::UNAUTHORIZED, false) => Err(Error::TokenWanted(endpoint.clone())),
-        (StatusCode::UNAUTHORIZED, true) => Err(Error::TokenRefused(endpoint.clone())),
-        _ => Err(Error::Answered(endpoint.clone(), status, complaint(answer))),
+        _ => Err(refusal(endpoint, had_token, status, answer)),
+    }
+}
+
+fn refusal(endpoint: &Endpoint, had_token: bool, status: StatusCode, answer: &[u8]) -> Error {
+    match (status, had_token) {
+        (StatusCode::UNAUTHORIZED, false) => Error::TokenWanted(endpoint.clone()),
+        (StatusCode::UNAUTHORIZED, true) => Error::TokenRefused(endpoint.clone()),
+        _ => Error::Answered(endpoint.clone(), status, complaint(answer)),
+    }
+}
+
+/// Asks the admin listener for what it shows at `path`; an error has its words and exit status.
+pub(super) fn fetch(
+    admin: Option<&Endpoint>,
+    config: Option<&PathBuf>,
+    token_env: Option<&String>,
+    path: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Bytes, (String, Exit)> {
+    let told = |error: Error| (error.to_string(), error.exit());
+    let nothing = || Vec::new();
+    let args = Purge {
+        urls: nothing(),
+        prefix: nothing(),
+        host: nothing(),
+        tag: nothing(),
+        all: false,
+        soft: false,
+        admin: admin.cloned(),
+        config: config.cloned(),
+        token_env: token_env.cloned(),
+    };
+    let (endpoint, token) = target(&args, env).map_err(told)?;
+    let (status, answer) = send(&endpoint, token.as_ref(), Request::get(path), Bytes::new()).map_err(told)?;
+    match status {
+        StatusCode::OK => Ok(answer),
+        _ => Err(told(refusal(&endpoint, token.is_some(), status, &answer))),
     }
 }
 

@@ -166,5 +166,5 @@ fn the_demo_has_default_ports_and_a_folder_in_the_users_cache() {
 #[test]
 fn serve_takes_its_file() {
     let Command::Serve(file) = parsed(&["serve", "--config", "edge.toml"]) else { panic!("not serve") };
-    assert_eq!(file.config, PathBuf::from("edge.toml"));
+    assert_eq!(file.config, Some(PathBuf::from("edge.toml")));
 }

@@ -60,6 +60,7 @@ fn http_origin(table: &Table<'_>) -> Option<http::Settings> {
         timeouts,
         max_fails: max_fails.and_then(|n| u32::try_from(n).ok()).unwrap_or(3),
         eject_for: eject_for.unwrap_or(Duration::from_secs(10)),
+        try_next: table.get("try_next").and_then(|v| v.boolean()).unwrap_or(false),
     })
 }
 

@@ -4,12 +4,13 @@
 
 use super::reader::{Table, Value};
 use super::sites::regex;
-use super::transform;
+use super::{settings, transform};
 use crate::cache::policy::SetCookieRule;
 use crate::cache::rules::{
     Authorization, CacheRules, Cookies, Glob, KeyRules, PathMatch, Slicing, StatusMatch, Ttl, TtlRule,
 };
 use crate::proxy::{Compression, Cors, HeaderRules, Security};
+use crate::route::settings::RouteSettings;
 use http::HeaderName;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, RANGE, TRANSFER_ENCODING,
@@ -30,6 +31,10 @@ pub(super) struct Inherited {
     pub cors: Option<Cors>,
     /// How responses are compressed.
     pub compression: Option<Compression>,
+    /// Access and limits.
+    pub settings: RouteSettings,
+    /// What passwords are for, where the file does not say: the site's first host.
+    pub realm: String,
 }
 
 impl Default for Inherited {
@@ -41,6 +46,8 @@ impl Default for Inherited {
             security: None,
             cors: None,
             compression: None,
+            settings: RouteSettings::default(),
+            realm: String::new(),
         }
     }
 }
@@ -55,6 +62,11 @@ impl Inherited {
                     own.cache = table.get("enabled").and_then(|v| v.boolean()).unwrap_or(true);
                     cache(table, &mut own.rules);
                 });
+            }
+            // In one word: a lifetime for what tells none.
+            Some(value) if value.as_str().is_some_and(|text| text.starts_with(|c: char| c.is_ascii_digit())) => {
+                own.cache = true;
+                own.rules.lifetime = value.duration().map(Ttl::Default).or(own.rules.lifetime);
             }
             Some(value) => own.cache = value.boolean().unwrap_or(own.cache),
             None => {}
@@ -71,6 +83,7 @@ impl Inherited {
         {
             own.compression = compression;
         }
+        own.settings = settings::route(table, &base.settings, &base.realm);
         own
     }
 }

@@ -19,6 +19,8 @@ const SYNC_TIMES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)
 /// What `[listen]` gives: the clients' listeners, and the values that other tables depend on.
 pub(super) struct Listeners<'a> {
     pub settings: proxy::listen::Settings,
+    /// `head_timeout`, `keepalive_timeout`, `keepalive_requests` and `hot_path`.
+    pub connections: proxy::hot::Settings,
     /// The `https` key, if it has addresses.
     pub https: Option<Value<'a>>,
     /// The `admin` key.
@@ -60,9 +62,23 @@ pub(super) fn listen<'a>(table: &Table<'a>) -> Listeners<'a> {
         https: https_addresses,
         handshake_timeout: handshake_timeout.unwrap_or(Duration::from_secs(10)),
         max_connections: max_connections.and_then(|n| usize::try_from(n).ok()).unwrap_or(65_536),
+        proxy_protocol: table.get("proxy_protocol").map(|v| super::settings::networks(&v)).unwrap_or_default(),
     };
     let https = https.filter(|_| !settings.https.is_empty());
-    Listeners { settings, https, admin }
+    Listeners { settings, connections: connections(table), https, admin }
+}
+
+fn connections(table: &Table<'_>) -> proxy::hot::Settings {
+    let default = proxy::hot::Settings::default();
+    let head_timeout = table.get("head_timeout").and_then(|v| v.timeout());
+    let keepalive_timeout = table.get("keepalive_timeout").and_then(|v| v.timeout());
+    let keepalive_requests = table.get("keepalive_requests").and_then(|v| v.integer(1..=u32::MAX.into()));
+    proxy::hot::Settings {
+        head_timeout: head_timeout.unwrap_or(default.head_timeout),
+        keepalive_timeout: keepalive_timeout.unwrap_or(default.keepalive_timeout),
+        keepalive_requests: keepalive_requests.and_then(|n| u32::try_from(n).ok()),
+        enabled: table.get("hot_path").and_then(|v| v.boolean()).unwrap_or(default.enabled),
+    }
 }
 
 /// `[admin]`, with the address from `[listen]`.

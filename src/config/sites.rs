@@ -2,8 +2,8 @@
 
 use super::problem::nearest;
 use super::reader::{Table, Value, list, shown};
-use super::rules;
 use super::{Route, Site};
+use super::{rules, settings};
 use crate::route::{HostPattern, PathPattern};
 use crate::types::HostName;
 use std::collections::HashMap;
@@ -19,10 +19,14 @@ struct Surroundings<'a> {
     names: HashMap<Arc<str>, usize>,
 }
 
-/// All sites. `origins` are the names that routes may lead to; `https` says whether there is an HTTPS listener.
-pub(super) fn sites(root: &Table<'_>, origins: &[&str], https: bool) -> Vec<Site> {
+/// All sites. `origins` are the names that routes may lead to; `https` says whether there is an HTTPS listener, and
+/// `discovers` whether sites come from elsewhere too.
+pub(super) fn sites(root: &Table<'_>, origins: &[&str], https: bool, discovers: bool) -> Vec<Site> {
     let mut surroundings = Surroundings { origins, https, hosts: HashMap::new(), names: HashMap::new() };
     let Some(value) = root.get("sites").filter(|v| !v.is_empty_array()) else {
+        if discovers {
+            return Vec::new();
+        }
         root.absence(
             "there is no site, so every request would be answered 503",
             "add `[[sites]]` with `hosts` and `[[sites.routes]]`",
@@ -46,17 +50,12 @@ fn site(table: &Table<'_>, surroundings: &mut Surroundings<'_>) -> Option<Site> 
     if let (Some(value), Some(name)) = (&name_value, &name) {
         claim_name(value, name, surroundings);
     }
-    let redirect_value = table.get("https_redirect");
-    let https_redirect = redirect_value.as_ref().and_then(Value::boolean).unwrap_or(false);
-    if let (Some(value), true, false) = (&redirect_value, https_redirect, surroundings.https) {
-        let message = format!("`{}` is true, but nothing listens for HTTPS", value.path);
-        let remedy = "add `https = [\"0.0.0.0:443\"]` to [listen] and a [tls] table, or remove this key";
-        value.document.absence(value.span.start, &value.path, message, remedy);
-    }
+    let settings = settings::site(table, surroundings.https);
     let server_timing = table.get("server_timing").and_then(|v| v.boolean());
-    let inherited = rules::Inherited::read(table, &rules::Inherited::default());
+    let base = rules::Inherited { realm: first_host.unwrap_or_default().to_owned(), ..rules::Inherited::default() };
+    let inherited = rules::Inherited::read(table, &base);
     let routes = routes(table, surroundings, &inherited);
-    Some(Site { name: name?, hosts, https_redirect, server_timing, routes })
+    Some(Site { name: name?, hosts, settings, server_timing, source: None, routes })
 }
 
 fn claim_name(value: &Value<'_>, name: &Arc<str>, surroundings: &mut Surroundings<'_>) {
@@ -115,10 +114,23 @@ fn route(
 ) -> Option<Route> {
     let path = path.and_then(path_pattern);
     let origin = table.required("origin", "\"app\"").and_then(|v| origin(&v, surroundings.origins));
-    let rules::Inherited { cache, rules, headers, security, cors, compression } =
+    let rules::Inherited { cache, rules, headers, security, cors, compression, mut settings, realm: _ } =
         rules::Inherited::read(table, inherited);
+    let by_regex = matches!(path, Some(PathPattern::Regex(_)));
+    settings.replace_prefix = table.get("replace_prefix").and_then(|v| settings::replace_prefix(&v, by_regex));
     let max_request_body = table.get("max_request_body").and_then(|v| v.size());
-    Some(Route { path: path?, origin: origin?, cache, rules, headers, security, cors, compression, max_request_body })
+    Some(Route {
+        path: path?,
+        origin: origin?,
+        cache,
+        rules,
+        headers,
+        security,
+        cors,
+        compression,
+        max_request_body,
+        settings,
+    })
 }
 
 fn origin(value: &Value<'_>, known: &[&str]) -> Option<Arc<str>> {

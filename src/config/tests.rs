@@ -82,7 +82,7 @@ fn the_proxy_sample_loads() {
     assert_eq!((app.tls, app.tls_verify, app.version, app.max_fails), (false, true, HttpVersion::Auto, 3));
     let [site] = &config.sites[..] else { panic!("{:?}", config.sites) };
     assert!(matches!(site.hosts[..], [HostPattern::Any]));
-    assert_eq!((&*site.name, site.https_redirect), ("*", false));
+    assert_eq!((&*site.name, site.settings.https.method), ("*", crate::route::settings::HttpsMethod::NoRedirect));
     let [route] = &site.routes[..] else { panic!("{:?}", site.routes) };
     assert!(matches!(&route.path, PathPattern::Prefix(path) if &**path == "/"));
     assert_eq!((&*route.origin, route.cache, route.max_request_body), ("app", true, None));

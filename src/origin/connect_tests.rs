@@ -45,6 +45,7 @@ fn http_settings(host: &str, port: u16) -> HttpSettings {
         timeouts: Timeouts::default(),
         max_fails: 1,
         eject_for: Duration::from_secs(10),
+        try_next: false,
     }
 }
 

@@ -27,6 +27,9 @@ pub struct Settings {
     pub max_fails: u32,
     /// How long it is left out.
     pub eject_for: Duration,
+    /// Whether an idempotent request goes to another server when the first breaks off before its response begins (RFC
+    /// 9110 section 9.2.2). Off by default: a request that reached an origin server is not sent again.
+    pub try_next: bool,
 }
 
 /// Host and port of an origin server.
@@ -78,11 +81,17 @@ impl Default for Timeouts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpOrigin {
     host: Option<String>,
+    try_next: bool,
 }
 
 impl HttpOrigin {
     pub(super) fn new(settings: &Settings) -> Self {
-        Self { host: settings.host.clone() }
+        Self { host: settings.host.clone(), try_next: settings.try_next }
+    }
+
+    /// Whether an idempotent request that a server broke off goes to another one.
+    pub fn tries_next(&self) -> bool {
+        self.try_next
     }
 
     /// The `Host` to send instead of the client's.

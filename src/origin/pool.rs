@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use prometheus::IntGauge;
@@ -167,6 +167,15 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Picked {
+    /// Puts a connect and a read timeout in place of the origin's own.
+    pub fn limit(&mut self, connect: Option<Duration>, read: Option<Duration>) {
+        let options = &mut self.peer.options;
+        if connect.is_some() {
+            (options.connection_timeout, options.total_connection_timeout) = (connect, connect);
+        }
+        options.read_timeout = read.or(options.read_timeout);
+    }
+
     /// Makes the connection fit for a request to upgrade it.
     pub fn for_upgrade(&mut self) {
         super::http::upgrade::prepare(&mut self.peer);

@@ -1,7 +1,7 @@
 //! What the phases ask the cache's rules and policy, with what they know of the request.
 
 use super::context::RequestContext;
-use super::{Edge, explain};
+use super::{Edge, edge, explain};
 use crate::cache::policy::{self, StrongValidator};
 use crate::field::cache_status::Forward;
 use pingora::cache::key::HashBinary;
@@ -37,6 +37,11 @@ impl Edge {
             return;
         }
         let (path, target) = ctx.target.as_ref().map_or(("/", "/"), |t| (t.path(), &*t.path_and_query));
+        if ctx.target.as_ref().is_some_and(|target| ctx.client.asks_elsewhere(target)) {
+            ctx.forward = Some(Forward::Bypass);
+            explain::bypassed(ctx, "forwarded");
+            return;
+        }
         if rule.rules.bypasses(&request.headers, path) {
             ctx.forward = Some(Forward::Bypass);
             explain::bypassed(ctx, "rule");
@@ -73,10 +78,7 @@ impl Edge {
             _ => policy::family(meta.headers()),
         };
         let variance = match &ctx.rule {
-            Some(rule) => {
-                let seen = rule.rules.seen_by_origin(&request.headers);
-                rule.rules.variance(policy::variance(meta.headers(), &seen, &family), &request.headers)
-            }
+            Some(rule) => edge::variance(&rule.rules, meta, &request.headers, &family),
             None => policy::variance(meta.headers(), &request.headers, &family),
         };
         ctx.family = Some(family);

@@ -2,9 +2,10 @@
 
 use super::answer::Answer;
 use super::compress::Encoder;
+use super::downstream::Client;
 use super::explain::Explanation;
 use super::failure::Failure;
-use super::plane::{RouteRule, SiteHandles};
+use super::plane::{RouteRule, SiteHandles, SitePolicy};
 use super::sibling::Sibling;
 use super::slices::Progress;
 use super::target::{RequestId, Target};
@@ -15,8 +16,9 @@ use crate::field::cache_status::Forward;
 use crate::origin::ServerId;
 use crate::origin::s3::Attempt;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use pingora::cache::{CacheKey, CacheMeta};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -48,12 +50,22 @@ pub struct RequestContext {
     pub started_at: SystemTime,
     /// In the access log, in `X-Request-Id` to the origin and in error bodies.
     pub request_id: RequestId,
+    /// Who asks.
+    pub client: Client,
+    /// The subject of the certificate that the client showed, where the site wants one and it is good.
+    pub subject: Option<String>,
     /// Once it is parsed.
     pub target: Option<Target>,
     /// Once it is routed.
     pub rule: Option<Arc<RouteRule>>,
     /// The site, or the handles of unrouted requests.
     pub site: Arc<SiteHandles>,
+    /// What the site wants of its requests, once the host is known.
+    pub policy: Option<Arc<SitePolicy>>,
+    /// `Strict-Transport-Security` of the answer, whatever it is.
+    pub hsts: Option<HeaderValue>,
+    /// The path (without query) that the origin gets instead of the target's.
+    pub origin_path: Option<Box<str>>,
     /// The path and query that the route's rules let count, where that is not the whole target. An origin whose answer
     /// may be stored sees no other.
     pub counted: Option<Box<str>>,
@@ -110,15 +122,34 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
+    /// The path that the origin gets, without the query; `None` before the target is known.
+    pub fn path_for_origin(&self) -> Option<&str> {
+        self.origin_path.as_deref().or_else(|| self.target.as_ref().map(Target::path))
+    }
+
+    /// A path and query of the client's with the path that the origin gets in its place.
+    pub fn for_origin<'a>(&'a self, path_and_query: &'a str) -> Cow<'a, str> {
+        match (&self.origin_path, path_and_query.split_once('?')) {
+            (None, _) => path_and_query.into(),
+            (Some(path), None) => (&**path).into(),
+            (Some(path), Some((_, query))) => format!("{path}?{query}").into(),
+        }
+    }
+
     /// For a request whose head has just been read.
     pub fn new(site: Arc<SiteHandles>, request_id: RequestId, now: SystemTime) -> Self {
         Self {
             started: Instant::now(),
             started_at: now,
             request_id,
+            client: Client::default(),
+            subject: None,
             target: None,
             rule: None,
             site,
+            policy: None,
+            hsts: None,
+            origin_path: None,
             counted: None,
             demand: Demand::default(),
             sibling: Sibling::default(),

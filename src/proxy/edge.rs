@@ -3,25 +3,28 @@
 use super::access_log::AccessLog;
 use super::answer::Answer;
 use super::context::{Posted, RequestContext};
-use super::explain;
-use super::guard::{self, Refusal};
+use super::guard;
+use super::hot;
 use super::plane::{Plane, RouteRule};
 use super::purge;
 use super::report::RequestIds;
 use super::target::{Scheme, Target};
 use super::wire::Front;
 use super::{MAX_PASSES, Phases};
-use crate::cache::rules::UseCounter;
+use crate::cache::key::Framed;
+use crate::cache::rules::{CacheRules, UseCounter};
 use crate::cache::{self, Cache, policy};
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::origin::Kind;
 use crate::route::Match;
+use crate::types::HostName;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method};
 use pingora::apps::HttpServerOptions;
-use pingora::cache::CacheKey;
-use pingora::cache::key::CacheHashKey;
+use pingora::cache::key::{CacheHashKey, HashBinary};
+use pingora::cache::{CacheKey, CacheMeta};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{HttpProxy, Session};
 use pingora::server::configuration::ServerConf;
@@ -52,6 +55,7 @@ impl Edge {
         clock: Clock,
         purge: purge::Settings,
     ) -> Arc<Self> {
+        plane.announce();
         Arc::new(Self {
             plane: ArcSwap::from_pointee(plane),
             cache,
@@ -65,24 +69,43 @@ impl Edge {
 
     /// Routes every request that starts from now on by `plane`; those under way keep the routes they have.
     pub fn swap_plane(&self, plane: Plane) {
+        plane.announce();
         self.plane.store(Arc::new(plane));
     }
 
-    /// The proxy core over this edge, as the listeners drive it.
-    pub fn into_app(self: &Arc<Self>, threads: usize) -> Arc<Front<HttpProxy<Phases>>> {
+    /// The proxy core over this edge, as the listeners drive it, and before it what answers without it.
+    pub fn into_app(
+        self: &Arc<Self>,
+        threads: usize,
+        connections: hot::Settings,
+        metrics: &Metrics,
+    ) -> Arc<Front<HttpProxy<Phases>>> {
         let conf = ServerConf { threads, max_retries: MAX_PASSES, ..ServerConf::default() };
         let mut proxy = HttpProxy::new(Phases(Arc::clone(self)), Arc::new(conf));
         proxy.handle_init_modules();
         let mut options = HttpServerOptions::default();
         options.h2c = true;
+        // For an answer of our own: `guard` refuses it before anything is read as a tunnel.
+        options.allow_connect_method_proxying = true;
         options.h2_idle_timeout = Some(Duration::from_secs(180));
         proxy.server_options = Some(options);
-        Arc::new(Front::new(proxy))
+        let hot = hot::Path::new(Arc::clone(self), connections, metrics);
+        Arc::new(Front::new(proxy, hot))
     }
 
     /// The cache, where there is one.
     pub fn cache(&self) -> Option<&'static Cache> {
         self.cache
+    }
+
+    /// Whether a request that a server broke off, though it could be sent again, is to go to another one: nothing of a
+    /// response has been seen, and the origin's servers stand in for each other.
+    pub(super) fn goes_to_the_next(&self, session: &Session, ctx: &RequestContext, error: &pingora::Error) -> bool {
+        let Some(Kind::Http(origin)) = ctx.rule.as_ref().map(|rule| rule.origin.kind()) else { return false };
+        origin.tries_next()
+            && *error.esource() == pingora::ErrorSource::Upstream
+            && ctx.origin_time.is_none()
+            && session.as_ref().response_written().is_none()
     }
 
     /// Counts a use of the request's target and says whether there were as many as the route wants before it stores.
@@ -139,37 +162,6 @@ impl Edge {
             cache.keep(&key, &meta, content.into());
         }
     }
-
-    /// Parses the target, refuses what has passed here before, and finds the rule.
-    ///
-    /// # Errors
-    /// The answer to give instead.
-    pub(super) fn guard_and_route(
-        &self,
-        session: &mut Session,
-        ctx: &mut RequestContext,
-    ) -> Result<Arc<RouteRule>, Answer> {
-        let tls = session.digest().is_some_and(|d| d.ssl_digest.is_some());
-        let scheme = if tls { Scheme::Https } else { Scheme::Http };
-        let request = session.req_header();
-        let target = guard::target(request, scheme).map_err(Answer::Refused)?;
-        if guard::loops(&request.headers, self.ids.node()) {
-            return Err(Answer::Refused(Refusal::Loop));
-        }
-        let plane = self.plane.load();
-        let rule = match plane.find(target.host.as_str(), target.path()) {
-            Match::Route(rule) => Ok(Arc::clone(rule)),
-            Match::NoRoute => Err(Answer::NoRoute),
-            Match::UnknownHost => Err(Answer::UnknownHost),
-        };
-        ctx.target = Some(target);
-        if let Ok(rule) = &rule {
-            ctx.site = Arc::clone(&rule.site);
-            ctx.rule = Some(Arc::clone(rule));
-        }
-        explain::routed(ctx, &plane);
-        rule
-    }
 }
 
 /// The target that an absolute URL names.
@@ -189,17 +181,8 @@ pub(super) fn target_of_url(url: &str) -> Result<Target, String> {
 }
 
 /// Refuses what the route does not allow, before anything is looked up.
-pub(super) fn admit(session: &Session, ctx: &RequestContext, rule: &RouteRule) -> Result<(), Answer> {
+pub(super) fn admit(session: &Session, rule: &RouteRule) -> Result<(), Answer> {
     let request = session.req_header();
-    if let Some(target) = &ctx.target
-        && rule.https_redirect
-        && target.scheme == Scheme::Http
-    {
-        // RFC 9110 section 15.4.9: 308 keeps the method, which 301 does not promise.
-        let safe = matches!(request.method, Method::GET | Method::HEAD);
-        let status = if safe { StatusCode::MOVED_PERMANENTLY } else { StatusCode::PERMANENT_REDIRECT };
-        return Err(Answer::Redirect(status, format!("https://{}{}", target.host, target.path_and_query)));
-    }
     if let Kind::S3(bucket) = rule.origin.kind()
         && !bucket.allows(&request.method)
     {
@@ -215,12 +198,48 @@ pub(super) fn admit(session: &Session, ctx: &RequestContext, rule: &RouteRule) -
 
 /// The cache key: scheme, host, port, path, and of the query what the origin gets to see and the route's rules let count.
 pub(super) fn cache_key(rule: &RouteRule, target: &Target) -> CacheKey {
+    let Target { scheme, host, port, path_and_query } = target;
+    with_key_parts(rule, *scheme, host, *port, path_and_query, cache::key::target_under)
+}
+
+/// The same key in memory that is lent.
+pub(super) fn frame_key<'f>(
+    rule: &RouteRule,
+    scheme: Scheme,
+    host: &HostName,
+    port: Option<u16>,
+    path_and_query: &str,
+    framed: &'f mut Vec<u8>,
+) -> Framed<'f> {
+    with_key_parts(rule, scheme, host, port, path_and_query, |scheme, host, port, counts, discriminator| {
+        cache::key::frame(framed, scheme, host, port, counts, discriminator)
+    })
+}
+
+fn with_key_parts<R>(
+    rule: &RouteRule,
+    scheme: Scheme,
+    host: &HostName,
+    port: Option<u16>,
+    path_and_query: &str,
+    make: impl FnOnce(&str, &str, u16, &[u8], &[u8]) -> R,
+) -> R {
     let seen = match rule.origin.kind() {
-        Kind::S3(_) => target.path(),
-        Kind::Http(_) => &*target.path_and_query,
+        Kind::S3(_) => path_and_query.split_once('?').map_or(path_and_query, |(path, _)| path),
+        Kind::Http(_) => path_and_query,
     };
-    let port = target.port.unwrap_or(target.scheme.default_port());
+    let port = port.unwrap_or(scheme.default_port());
     let counts = rule.rules.key.target(seen);
-    let (scheme, host) = (target.scheme.as_str(), target.host.as_str());
-    cache::key::target_under(scheme, host, port, counts.as_bytes(), &rule.rules.discriminator())
+    make(scheme.as_str(), host.as_str(), port, counts.as_bytes(), &rule.rules.discriminator())
+}
+
+/// The variant that a stored response's `Vary` and the route's rules select (RFC 9111 section 4.1).
+pub(super) fn variance(
+    rules: &CacheRules,
+    meta: &CacheMeta,
+    request: &HeaderMap,
+    family: &policy::Family,
+) -> Option<HashBinary> {
+    let seen = rules.seen_by_origin(request);
+    rules.variance(policy::variance(meta.headers(), &seen, family), request)
 }

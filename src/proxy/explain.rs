@@ -80,6 +80,7 @@ pub(super) fn routed(ctx: &mut RequestContext, plane: &Plane) {
     explanation.facts.route = plane.host_pattern(target.host.as_str()).map(|host| Route {
         host: host.to_owned(),
         site: ctx.rule.as_ref().map(|rule| rule.site.name().to_string()),
+        source: ctx.rule.as_ref().and_then(|rule| rule.site.source()).map(ToString::to_string),
         path: ctx.rule.as_ref().map(|rule| rule.path.to_string()),
         origin: ctx.rule.as_ref().map(|rule| rule.origin.name().to_string()),
     });
@@ -254,18 +255,14 @@ pub(super) fn stale(ctx: &mut RequestContext, cause: StaleCause, allowed: bool) 
     explanation.facts.stale = Some(Stale { cause: cause.into(), served: allowed });
 }
 
-/// The response of the origin or the cache is about to go out: adds `Selvedge-Why`, and `Server-Timing` where the site
-/// wants it.
-pub(super) fn answered(
+/// The response of the origin or the cache is about to go out.
+pub(super) fn answering(
     ctx: &mut RequestContext,
-    response: &mut ResponseHeader,
+    response: &ResponseHeader,
     status: &CacheStatus,
     outcome: CacheOutcome,
-) -> pingora::Result<()> {
-    if ctx.rule.as_ref().is_some_and(|rule| rule.server_timing) {
-        response.append_header(SERVER_TIMING, server_timing(outcome, ctx.origin_time))?;
-    }
-    let Some(explanation) = &mut ctx.explanation else { return Ok(()) };
+) {
+    let Some(explanation) = &mut ctx.explanation else { return };
     explanation.facts.answer = Some(Answered {
         status: response.status.as_u16(),
         cache: Some(outcome.as_str().into()),
@@ -273,7 +270,14 @@ pub(super) fn answered(
         collapsed: status.collapsed,
         reason: None,
     });
-    if let Some(value) = explanation.value() {
+}
+
+/// Adds `Selvedge-Why` to it, and `Server-Timing` where the site wants it.
+pub(super) fn tell(ctx: &RequestContext, response: &mut ResponseHeader) -> pingora::Result<()> {
+    if ctx.rule.as_ref().is_some_and(|rule| rule.server_timing) {
+        response.append_header(SERVER_TIMING, server_timing(ctx.outcome, ctx.origin_time))?;
+    }
+    if let Some(value) = ctx.explanation.as_ref().and_then(|explanation| explanation.value()) {
         response.insert_header(WHY_FIELD, value)?;
     }
     Ok(())

@@ -2,14 +2,14 @@
 
 use super::context::RequestContext;
 use super::guard::CDN_LOOP;
-use super::target::Scheme;
+use super::downstream::Client;
+use super::target::{Scheme, Target};
 use crate::cache::policy::STORED_FIELDS;
 use crate::field::connection;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::{HeaderValue, StatusCode, Version};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
-use std::net::IpAddr;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -36,7 +36,8 @@ const OVERRIDES: [&str; 9] = [
 
 /// Dresses the request for an HTTP origin: `Host`, the forwarding fields of nginx-proxy, `Via`, `CDN-Loop`.
 ///
-/// The client's own `X-Forwarded-*` are replaced, not extended: nobody has said yet which peers may be believed.
+/// The client's own `X-Forwarded-*` are replaced, not extended, unless it is one whose words count (`downstream`). Of a
+/// request whose answer may be stored nothing is told but what is in the key.
 ///
 /// # Errors
 /// A value that no field can hold; the request is then answered 500.
@@ -44,16 +45,16 @@ pub fn request_to_origin(
     upstream: &mut RequestHeader,
     downstream: &RequestHeader,
     ctx: &RequestContext,
-    client: Option<IpAddr>,
     host: Option<&str>,
     node: &str,
     may_be_stored: bool,
 ) -> Result<()> {
     let Some(target) = &ctx.target else { return Ok(()) };
     let authority = target.authority();
-    if upstream.raw_path() != target.path_and_query.as_bytes() {
+    let path_and_query = ctx.for_origin(&target.path_and_query);
+    if upstream.raw_path() != path_and_query.as_bytes() {
         // Absolute form is for proxies (RFC 9112 section 3.2.2); many origins answer it 400.
-        upstream.set_raw_path(target.path_and_query.as_bytes())?;
+        upstream.set_raw_path(path_and_query.as_bytes())?;
     }
     upstream.insert_header(HOST, host.unwrap_or(&authority))?;
     let claims = upstream.headers.keys().filter(|name| is_claim(name.as_str(), may_be_stored));
@@ -68,20 +69,8 @@ pub fn request_to_origin(
     }
     // CVE-2016-5385: CGI turns it into HTTP_PROXY.
     upstream.remove_header("proxy");
-    match client.map(|c| c.to_string()) {
-        Some(client) => {
-            upstream.insert_header(X_REAL_IP, &client)?;
-            upstream.insert_header(X_FORWARDED_FOR, &client)?;
-        }
-        None => {
-            upstream.remove_header(&X_REAL_IP);
-            upstream.remove_header(&X_FORWARDED_FOR);
-        }
-    }
-    upstream.insert_header(X_FORWARDED_HOST, &authority)?;
-    upstream.insert_header(X_FORWARDED_PROTO, target.scheme.as_str())?;
-    upstream.insert_header(X_FORWARDED_PORT, target.port.unwrap_or(target.scheme.default_port()).to_string())?;
-    upstream.insert_header(X_FORWARDED_SSL, if target.scheme == Scheme::Https { "on" } else { "off" })?;
+    tell_client(upstream, &ctx.client, may_be_stored)?;
+    tell_target(upstream, ctx, target, may_be_stored)?;
     upstream.insert_header(X_ORIGINAL_URI, &*target.path_and_query)?;
     upstream.insert_header(X_REQUEST_ID, ctx.request_id.to_string())?;
     upstream.append_header(VIA, via(downstream.version))?;
@@ -94,6 +83,35 @@ pub fn request_to_origin(
         upstream.remove_header(&EXPECT);
     }
     Ok(())
+}
+
+/// `X-Real-IP`, and in `X-Forwarded-For` the addresses on the way here.
+fn tell_client(upstream: &mut RequestHeader, client: &Client, may_be_stored: bool) -> Result<()> {
+    let Some(address) = client.ip() else {
+        upstream.remove_header(&X_REAL_IP);
+        upstream.remove_header(&X_FORWARDED_FOR);
+        return Ok(());
+    };
+    upstream.insert_header(X_REAL_IP, address.to_string())?;
+    let chain = client.claims.as_ref().and_then(|claims| claims.chain.as_ref()).filter(|_| !may_be_stored);
+    let way = match (chain, client.peer) {
+        (Some(chain), Some(peer)) => format!("{chain}, {peer}"),
+        _ => address.to_string(),
+    };
+    upstream.insert_header(X_FORWARDED_FOR, way).map(|_| ())
+}
+
+/// What the client asked for: host, scheme, port.
+fn tell_target(upstream: &mut RequestHeader, ctx: &RequestContext, target: &Target, may_be_stored: bool) -> Result<()> {
+    let claims = ctx.client.claims.as_deref().filter(|_| !may_be_stored);
+    match claims.and_then(|claims| claims.host.clone()) {
+        Some(host) => upstream.insert_header(X_FORWARDED_HOST, host)?,
+        None => upstream.insert_header(X_FORWARDED_HOST, target.authority())?,
+    }
+    let port = claims.and_then(|claims| claims.port).or(target.port).unwrap_or(target.scheme.default_port());
+    upstream.insert_header(X_FORWARDED_PROTO, target.scheme.as_str())?;
+    upstream.insert_header(X_FORWARDED_PORT, port.to_string())?;
+    upstream.insert_header(X_FORWARDED_SSL, if target.scheme == Scheme::Https { "on" } else { "off" })
 }
 
 /// Whether a client's field claims what is the edge's to say. Servers that hand fields over as variables (CGI, WSGI) read

@@ -21,6 +21,8 @@ pub enum Refusal {
     BadTarget,
     /// A `Content-Length` that is not one number (RFC 9112 section 6.3): another server may read another one.
     BadLength,
+    /// CONNECT is for forward proxies (RFC 9110 section 9.3.6).
+    Connect,
     /// TRACE would send the client's secrets back to a script (RFC 9110 section 9.3.8 permits refusing it).
     Trace,
     /// The request has passed through this node already (RFC 8586 section 2).
@@ -31,7 +33,7 @@ impl Refusal {
     /// The status that answers it.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NoHost | Self::BadHost | Self::BadTarget | Self::BadLength => StatusCode::BAD_REQUEST,
+            Self::NoHost | Self::BadHost | Self::BadTarget | Self::BadLength | Self::Connect => StatusCode::BAD_REQUEST,
             Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
             Self::Loop => StatusCode::LOOP_DETECTED,
         }
@@ -44,6 +46,7 @@ impl Refusal {
             Self::BadHost => "the Host is malformed",
             Self::BadTarget => "the request target is malformed",
             Self::BadLength => "the Content-Length is malformed",
+            Self::Connect => "CONNECT is not supported",
             Self::Trace => "TRACE is not supported",
             Self::Loop => "the request has passed through this node before",
         }
@@ -59,6 +62,9 @@ impl Refusal {
 pub fn target(request: &RequestHeader, scheme: Scheme) -> Result<Target, Refusal> {
     if request.method == Method::TRACE {
         return Err(Refusal::Trace);
+    }
+    if request.method == Method::CONNECT {
+        return Err(Refusal::Connect);
     }
     if !has_one_length(&request.headers) {
         return Err(Refusal::BadLength);

@@ -15,6 +15,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use std::net::IpAddr;
 
 const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
+const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 /// The class of the client's device, where it is part of the key.
 const X_DEVICE_CLASS: HeaderName = HeaderName::from_static("x-device-class");
 
@@ -116,12 +117,16 @@ impl FieldRules {
     /// Whether a field of this name is made of something that is not in the key.
     pub fn is_per_client(&self, name: &str) -> bool {
         let made = self.set.iter().chain(&self.add);
-        made.filter(|(own, _)| own == name)
-            .any(|(_, template)| template.0.iter().any(|piece| matches!(piece, Piece::ClientIp | Piece::RequestId)))
+        made.filter(|(own, _)| own == name).any(|(_, template)| template.is_per_request())
     }
 }
 
 impl Template {
+    /// Whether two requests for one target get different values.
+    pub fn is_per_request(&self) -> bool {
+        self.0.iter().any(|piece| matches!(piece, Piece::ClientIp | Piece::RequestId))
+    }
+
     /// The value for one request.
     fn value(&self, ctx: &RequestContext, client: Option<IpAddr>) -> String {
         let mut value = String::new();
@@ -166,6 +171,9 @@ impl Security {
 /// # Errors
 /// A value that no field can hold.
 pub fn guard(ctx: &RequestContext, request: &HeaderMap, response: &mut ResponseHeader) -> Result<()> {
+    if let Some(hsts) = &ctx.hsts {
+        response.insert_header(STRICT_TRANSPORT_SECURITY, hsts)?;
+    }
     let Some(rule) = &ctx.rule else { return Ok(()) };
     if let Some(security) = &rule.security {
         security.dress(ctx.target.as_ref().map_or(Scheme::Http, |t| t.scheme), response)?;
@@ -180,8 +188,8 @@ pub fn guard(ctx: &RequestContext, request: &HeaderMap, response: &mut ResponseH
 ///
 /// # Errors
 /// A value that no field can hold.
-pub fn to_client(ctx: &RequestContext, client: Option<IpAddr>, response: &mut ResponseHeader) -> Result<()> {
-    let Some(rule) = &ctx.rule else { return Ok(()) };
+pub fn to_client(ctx: &RequestContext, response: &mut ResponseHeader) -> Result<()> {
+    let (Some(rule), client) = (&ctx.rule, ctx.client.ip()) else { return Ok(()) };
     let fields = &rule.headers.response;
     for name in &fields.remove {
         response.remove_header(name);
@@ -221,14 +229,20 @@ pub fn strip(request: &mut RequestHeader, rules: &CacheRules) {
 pub fn to_origin(
     upstream: &mut RequestHeader,
     ctx: &RequestContext,
-    client: Option<IpAddr>,
     rule: &RouteRule,
     stored: bool,
 ) -> Result<()> {
-    let rules = &rule.rules;
+    let (rules, client) = (&rule.rules, ctx.client.ip());
+    if let Some(name) = rule.site_settings.client_certificates.as_ref().and_then(|c| c.subject_field.as_ref()) {
+        // The client's own says nothing.
+        upstream.remove_header(name);
+        if let Some(subject) = &ctx.subject {
+            upstream.insert_header(name, subject.as_str())?;
+        }
+    }
     if stored {
         if let Some(counted) = &ctx.counted {
-            upstream.set_raw_path(counted.as_bytes())?;
+            upstream.set_raw_path(ctx.for_origin(counted).as_bytes())?;
             upstream.insert_header(X_ORIGINAL_URI, &**counted)?;
         }
         if let Cookies::Key(_) = rules.cookies {
@@ -270,6 +284,11 @@ pub fn to_origin(
 pub fn from_origin(response: &mut ResponseHeader, rules: &CacheRules) {
     if rules.cookies == Cookies::Strip {
         response.remove_header(&SET_COOKIE);
+    }
+    if !rules.tags.is_empty()
+        && let Err(error) = response.append_header(CACHE_TAG, rules.tags.join(" "))
+    {
+        tracing::debug!(%error, "the route's tags are no field value");
     }
 }
 

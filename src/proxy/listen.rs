@@ -1,6 +1,7 @@
 //! The accept loops: from a kernel's queue to a connection that the application is given.
 
 mod handshake;
+pub mod proxy_protocol;
 mod stream;
 
 use std::io;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use pingora::apps::ServerApp;
 use prometheus::{IntCounter, IntGauge};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -19,6 +21,7 @@ use tokio::task::JoinSet;
 
 use self::handshake::Tls;
 use self::stream::ClientStream;
+use super::handshakes::Handshakes;
 use crate::metrics::Metrics;
 
 /// The addresses clients connect to.
@@ -32,6 +35,8 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// Open connections over all listeners; more wait in the kernel's queue.
     pub max_connections: usize,
+    /// Whose connections begin with a PROXY protocol header, versions 1 and 2; all others' never do.
+    pub proxy_protocol: Vec<IpNet>,
 }
 
 /// Why an address cannot be listened on.
@@ -71,6 +76,7 @@ pub struct Listeners {
     https_addrs: Vec<SocketAddr>,
     handshake_timeout: Duration,
     max_connections: usize,
+    proxy_protocol: Vec<IpNet>,
 }
 
 impl Listeners {
@@ -79,7 +85,7 @@ impl Listeners {
     /// # Errors
     /// The first address that cannot be bound, and why.
     pub fn bind(settings: &Settings) -> Result<Self, BindError> {
-        let Settings { http, https, handshake_timeout, max_connections } = settings;
+        let Settings { http, https, handshake_timeout, max_connections, proxy_protocol } = settings;
         let all: Vec<_> = http.iter().chain(https).copied().collect();
         let bind = |addresses: &[SocketAddr]| -> Result<(Vec<StdListener>, Vec<SocketAddr>), BindError> {
             let bound = addresses.iter().map(|&address| bind_one(address, &all));
@@ -88,7 +94,8 @@ impl Listeners {
         let (http, http_addrs) = bind(http)?;
         let (https, https_addrs) = bind(https)?;
         let (handshake_timeout, max_connections) = (*handshake_timeout, *max_connections);
-        Ok(Self { http, https, http_addrs, https_addrs, handshake_timeout, max_connections })
+        let proxy_protocol = proxy_protocol.clone();
+        Ok(Self { http, https, http_addrs, https_addrs, handshake_timeout, max_connections, proxy_protocol })
     }
 
     /// Where plain HTTP is listened on, with the ports the system chose for port 0.
@@ -103,23 +110,28 @@ impl Listeners {
 }
 
 /// The TLS set-up that new handshakes use. A reload puts another in its place; connections keep the one they began with.
-pub struct TlsSlot(ArcSwap<rustls::ServerConfig>);
+pub struct TlsSlot(ArcSwap<Handshakes>);
 
 impl TlsSlot {
     /// A slot that holds `config`.
     pub fn new(config: Arc<rustls::ServerConfig>) -> Self {
-        Self(ArcSwap::new(config))
+        Self::of(Arc::new(Handshakes::single(config)))
     }
 
-    /// The set-up in use.
-    pub fn load(&self) -> Arc<rustls::ServerConfig> {
+    /// A slot whose set-ups are chosen by name.
+    pub fn of(handshakes: Arc<Handshakes>) -> Self {
+        Self(ArcSwap::new(handshakes))
+    }
+
+    /// The set-ups in use.
+    pub fn load(&self) -> Arc<Handshakes> {
         self.0.load_full()
     }
 
     /// Puts another set-up in use. Session tickets of the one before are no longer accepted: clients that come back
     /// with one get a full handshake.
-    pub fn store(&self, config: Arc<rustls::ServerConfig>) {
-        self.0.store(config);
+    pub fn store(&self, handshakes: Arc<Handshakes>) {
+        self.0.store(handshakes);
     }
 }
 
@@ -139,7 +151,9 @@ pub async fn serve<A>(
 ) where
     A: ServerApp + Send + Sync + 'static,
 {
-    let Listeners { http, https, http_addrs: _, https_addrs: _, handshake_timeout, max_connections } = listeners;
+    let Listeners { http, https, http_addrs: _, https_addrs: _, handshake_timeout, max_connections, proxy_protocol } =
+        listeners;
+    let proxy_protocol: Arc<[IpNet]> = proxy_protocol.into();
     let places = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let (alive, mut all_gone) = mpsc::channel(1);
     let acceptor = |tls: Option<Arc<Tls>>, name: &'static str| Acceptor {
@@ -150,6 +164,7 @@ pub async fn serve<A>(
         open: metrics.connections_open.with_label_values(&[name]),
         alive: alive.clone(),
         shutdown: shutdown.clone(),
+        proxy_protocol: proxy_protocol.clone(),
     };
     let mut loops = JoinSet::new();
     let plain = Arc::new(acceptor(None, "http"));
@@ -216,6 +231,7 @@ struct Acceptor<A> {
     open: IntGauge,
     alive: mpsc::Sender<()>,
     shutdown: watch::Receiver<bool>,
+    proxy_protocol: Arc<[IpNet]>,
 }
 
 impl<A: ServerApp + Send + Sync + 'static> Acceptor<A> {
@@ -266,7 +282,7 @@ impl<A: ServerApp + Send + Sync + 'static> Acceptor<A> {
     }
 
     /// Waits for the client's first byte and does what comes before HTTP.
-    async fn establish(&self, tcp: TcpStream, peer: SocketAddr) -> Option<pingora::protocols::Stream> {
+    async fn establish(&self, mut tcp: TcpStream, peer: SocketAddr) -> Option<pingora::protocols::Stream> {
         // Fails only on a connection that is gone already, as the next read will find.
         let _ = tcp.set_nodelay(true);
         let (mut shutdown, mut byte) = (self.shutdown.clone(), [0]);
@@ -286,10 +302,36 @@ impl<A: ServerApp + Send + Sync + 'static> Acceptor<A> {
                 return None;
             }
         }
-        let stream = ClientStream::new(tcp, peer);
+        let (peer, begun) = match proxy_protocol::is_expected(&self.proxy_protocol, peer.ip()) {
+            true => self.told(&mut tcp, peer, deadline).await?,
+            false => (peer, Vec::new()),
+        };
+        let mut stream = ClientStream::new(tcp, peer);
+        if !begun.is_empty() {
+            stream.rewind(&begun);
+        }
         match &self.tls {
             None => Some(Box::new(stream)),
             Some(tls) => tls.accept(stream, peer, deadline).await,
+        }
+    }
+}
+
+impl<A> Acceptor<A> {
+    /// The client's address as the peer tells it, and what was read beyond that; nothing where it does not in time.
+    async fn told(
+        &self,
+        tcp: &mut TcpStream,
+        peer: SocketAddr,
+        deadline: tokio::time::Instant,
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        match tokio::time::timeout_at(deadline, proxy_protocol::read(tcp)).await {
+            Ok(Ok((client, begun))) => Some((client.unwrap_or(peer), begun)),
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "no PROXY header");
+                None
+            }
+            Err(_) => None,
         }
     }
 }

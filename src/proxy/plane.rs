@@ -1,15 +1,22 @@
 //! What requests are routed by: immutable once built, swapped whole on a reload.
 
+use super::access::Access;
 use super::compress::Compression;
 use super::cors::Cors;
 use super::headers::{HeaderRules, Security};
 use crate::cache::rules::CacheRules;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
+use super::handshakes::{SiteCertificates, SiteNames};
+use super::target::Scheme;
+use crate::route::settings::{Downstream, HttpsMethod, Ports, RouteSettings, SiteSettings, UnknownHosts};
+use crate::route::traffic::Rewrite;
 use crate::route::{Match, PathPattern, RouteTable};
+use crate::tls::client::Authorities;
 use crate::types::Secret;
 use http::{Method, StatusCode};
 use prometheus::{Histogram, IntCounter, IntCounterVec};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::field::CacheOutcome;
@@ -17,8 +24,47 @@ use crate::field::CacheOutcome;
 /// The routes of every site, each leading to a [`RouteRule`].
 pub struct Plane {
     table: RouteTable<Arc<RouteRule>>,
+    /// In the table's order.
+    sites: Vec<Arc<SitePolicy>>,
+    node: NodeRules,
+    default_site: Option<usize>,
+    /// Listening ports that are a site's own.
+    own_ports: Vec<(Scheme, u16)>,
     unrouted: Arc<SiteHandles>,
     debug_token: Option<Secret>,
+    generation: u64,
+}
+
+/// What holds for every site.
+#[derive(Default)]
+pub struct NodeRules {
+    /// Proxies before this node.
+    pub downstream: Downstream,
+    /// What requests get that no site takes.
+    pub unknown_hosts: UnknownHosts,
+    /// The certificates that handshakes are served from, and the names of the sites for them; `None`: no HTTPS.
+    pub tls: Option<(Arc<SiteCertificates>, Arc<SiteNames>)>,
+}
+
+/// What a site wants of requests, whatever their path.
+pub struct SitePolicy {
+    /// The settings.
+    pub settings: Arc<SiteSettings>,
+    /// Whose certificates its clients have to show.
+    pub authorities: Option<Authorities>,
+}
+
+impl SitePolicy {
+    fn new(settings: &Arc<SiteSettings>) -> Self {
+        let authorities = settings.client_certificates.as_ref();
+        let authorities = authorities.map(|c| Authorities::new(c.authorities.clone(), c.revoked.clone()));
+        Self { settings: Arc::clone(settings), authorities }
+    }
+
+    /// Whether a client may do without a certificate.
+    pub fn may_do_without(&self) -> bool {
+        self.settings.client_certificates.as_ref().is_none_or(|wanted| wanted.optional)
+    }
 }
 
 /// What happens to the requests of one route.
@@ -41,17 +87,58 @@ pub struct RouteRule {
     pub cors: Option<Cors>,
     /// How responses are compressed.
     pub compression: Option<Compression>,
-    /// Whether plain HTTP is redirected to HTTPS.
-    pub https_redirect: bool,
+    /// What the site does with every request, whatever the path.
+    pub site_settings: Arc<SiteSettings>,
+    /// Access, limits and the path that the origin gets.
+    pub settings: RouteSettings,
+    /// What of them says who may ask.
+    pub access: Access,
     /// Largest request body in bytes.
     pub max_request_body: Option<u64>,
     /// Whether responses tell their timing in `Server-Timing`.
     pub server_timing: bool,
 }
 
+impl RouteRule {
+    /// Whether something is decided for each request by this scheme beyond what the cache, its key and the fields of
+    /// messages are: what answers from the store alone leaves such routes to the phases.
+    pub fn needs_phases(&self, scheme: Scheme) -> bool {
+        // Destructured, so that a new setting has to be placed on one side or the other.
+        let SiteSettings { https, hsts, canonical, no_route: _, client_certificates, tls, ports, rules } =
+            &*self.site_settings;
+        let RouteSettings { networks, auth, rate_limit, replace_prefix: _, timeouts: _ } = &self.settings;
+        let by_scheme = match https.method {
+            HttpsMethod::NoRedirect => false,
+            // HSTS is told only where there is a certificate at that moment.
+            HttpsMethod::Redirect | HttpsMethod::NoHttp => scheme == Scheme::Http || hsts.is_some(),
+            HttpsMethod::NoHttps => true,
+        };
+        by_scheme
+            || canonical.is_some()
+            || client_certificates.is_some()
+            || !tls.trust_default
+            || *ports != Ports::default()
+            || !rules.is_empty()
+            || !networks.is_empty()
+            || auth.is_some()
+            || rate_limit.is_some()
+    }
+
+    /// The path that the origin gets for `path`; `None`: the same.
+    pub fn path_for_origin(&self, path: &str) -> Option<Box<str>> {
+        match (&self.path, &self.settings.replace_prefix) {
+            (PathPattern::Prefix(prefix), Some(by)) => {
+                Rewrite::Prefix { from: Arc::clone(prefix), to: Arc::clone(by) }.apply(path).map(Into::into)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A site's name and its metric handles.
 pub struct SiteHandles {
     name: Arc<str>,
+    source: Option<Arc<str>>,
     response_bytes: IntCounter,
     request_bytes: IntCounter,
     seconds: Histogram,
@@ -65,7 +152,86 @@ const STATUS_CLASSES: [&str; 6] = ["0xx", "1xx", "2xx", "3xx", "4xx", "5xx"];
 impl Plane {
     /// Wraps a table; `metrics` gives the handles for requests that no site takes.
     pub fn new(table: RouteTable<Arc<RouteRule>>, metrics: &Metrics) -> Self {
-        Self { table, unrouted: Arc::new(SiteHandles::new("-".into(), metrics)), debug_token: None }
+        static GENERATIONS: AtomicU64 = AtomicU64::new(0);
+        let defaults = Arc::new(SiteSettings::default());
+        let policy = |first: Option<&Arc<RouteRule>>| {
+            Arc::new(SitePolicy::new(first.map_or(&defaults, |rule| &rule.site_settings)))
+        };
+        let sites: Vec<_> = table.routes().map(|mut routes| policy(routes.next())).collect();
+        let ports = sites.iter().flat_map(|site| {
+            let Ports { http, https } = site.settings.ports;
+            http.map(|port| (Scheme::Http, port)).into_iter().chain(https.map(|port| (Scheme::Https, port)))
+        });
+        Self {
+            own_ports: ports.collect(),
+            table,
+            sites,
+            node: NodeRules::default(),
+            default_site: None,
+            unrouted: Arc::new(SiteHandles::new("-".into(), metrics)),
+            debug_token: None,
+            generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// The same under these rules.
+    pub fn with_node(mut self, node: NodeRules) -> Self {
+        let default = node.unknown_hosts.default_host.as_deref();
+        self.default_site = default.and_then(|pattern| self.table.site_of_pattern(pattern));
+        Self { node, ..self }
+    }
+
+    /// Tells the handshakes that begin from now on of the sites.
+    pub(super) fn announce(&self) {
+        if let Some((certificates, names)) = &self.node.tls {
+            certificates.swap(Arc::clone(names));
+        }
+    }
+
+    /// Proxies before this node.
+    pub fn downstream(&self) -> &Downstream {
+        &self.node.downstream
+    }
+
+    /// What requests get that no site takes.
+    pub fn unknown_hosts(&self) -> &UnknownHosts {
+        &self.node.unknown_hosts
+    }
+
+    /// What handshakes are served from.
+    pub fn certificates(&self) -> Option<&SiteCertificates> {
+        self.node.tls.as_ref().map(|(certificates, _)| &**certificates)
+    }
+
+    /// Whether there are ports on which only some sites are known.
+    pub fn has_own_ports(&self) -> bool {
+        !self.own_ports.is_empty()
+    }
+
+    /// The site that takes a normalised host: its place in the table.
+    pub fn site(&self, host: &str) -> Option<usize> {
+        self.table.site(host).or(self.default_site)
+    }
+
+    /// What the site wants of requests.
+    pub fn policy(&self, site: usize) -> Option<&Arc<SitePolicy>> {
+        self.sites.get(site)
+    }
+
+    /// The rule of a site for a path.
+    pub fn find_in(&self, site: usize, path: &str) -> Option<&Arc<RouteRule>> {
+        self.table.find_in(site, path)
+    }
+
+    /// Whether the site is known to who connected to this local port.
+    pub fn listens(&self, site: usize, scheme: Scheme, local: Option<u16>) -> bool {
+        let (false, Some(local)) = (self.own_ports.is_empty(), local) else { return true };
+        let ports = self.sites.get(site).map(|site| site.settings.ports).unwrap_or_default();
+        let own = if scheme == Scheme::Http { ports.http } else { ports.https };
+        match own {
+            Some(own) => own == local,
+            None => !self.own_ports.contains(&(scheme, local)),
+        }
     }
 
     /// The same, explaining the requests that carry `token`.
@@ -78,6 +244,11 @@ impl Plane {
         self.debug_token.as_ref()
     }
 
+    /// A number that no other plane of this process has.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// The host pattern that takes a normalised host, as written.
     pub fn host_pattern(&self, host: &str) -> Option<&str> {
         self.table.host_pattern(host)
@@ -85,7 +256,10 @@ impl Plane {
 
     /// The rule for a normalised host and a path.
     pub fn find(&self, host: &str, path: &str) -> Match<'_, Arc<RouteRule>> {
-        self.table.find(host, path)
+        match self.site(host) {
+            None => Match::UnknownHost,
+            Some(site) => self.table.find_in(site, path).map_or(Match::NoRoute, Match::Route),
+        }
     }
 
     /// The handles for requests that no site takes.
@@ -103,8 +277,19 @@ impl SiteHandles {
             seconds: metrics.request_seconds.with_label_values(&[&*name]),
             requests: metrics.requests.clone(),
             gets: Default::default(),
+            source: None,
             name,
         }
+    }
+
+    /// The same, of a site that did not come from the configuration file.
+    pub fn with_source(self, source: Option<Arc<str>>) -> Self {
+        Self { source, ..self }
+    }
+
+    /// Which containers asked for the site.
+    pub fn source(&self) -> Option<&Arc<str>> {
+        self.source.as_ref()
     }
 
     /// The site's name.

@@ -77,7 +77,7 @@ impl Edge {
         let url = format!("{}://{}{}", target.scheme.as_str(), target.authority(), target.path_and_query);
         ctx.target = Some(target);
         let soft = request.headers.get(SOFT_PURGE).is_some_and(|value| value == "1");
-        let who = session.client_addr().map(ToString::to_string).unwrap_or_default();
+        let who = ctx.client.address.map(|address| address.to_string()).unwrap_or_default();
         let request_id = ctx.request_id.to_string();
         let order = Order { scopes: vec![Scope::Url(url)], soft };
         match self.purge(order, request_id.clone(), who).await {

@@ -3,22 +3,24 @@
 use super::Edge;
 use super::access_log::{Event, field_text};
 use super::context::RequestContext;
-use super::failure;
-use super::plane::Done;
+use super::failure::{self, Failure};
+use super::plane::{Done, RouteRule};
 use super::s3;
-use super::target::RequestId;
+use super::target::{RequestId, Scheme};
 use super::wire;
 use crate::cache::Tier;
 use crate::field::CacheOutcome;
 use crate::field::cache_status::{CacheStatus, Forward};
+use crate::types::HostName;
 use http::header::{REFERER, USER_AGENT};
-use http::{HeaderName, Version};
+use http::{HeaderName, Method, StatusCode, Version};
 use pingora::Error;
 use pingora::cache::CachePhase;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// Makes request ids: 64 random bits of the process and a counter, mixed so that neither can be guessed from the other.
 pub struct RequestIds {
@@ -47,6 +49,11 @@ impl RequestIds {
     }
 }
 
+/// The member of a hit.
+pub fn hit_status(ttl: Option<i64>, tier: Option<Tier>) -> CacheStatus {
+    CacheStatus { ttl, detail: tier.map(Tier::as_str), ..CacheStatus::default() }
+}
+
 /// What the cache did with this response, as RFC 9211 tells it and as metrics count it.
 pub fn cache_status(
     session: &Session,
@@ -59,7 +66,7 @@ pub fn cache_status(
         Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
         Err(over) => -i64::try_from(over.duration().as_secs()).unwrap_or(i64::MAX),
     });
-    let hit = CacheStatus { ttl, detail: ctx.tier.map(Tier::as_str), ..CacheStatus::default() };
+    let hit = hit_status(ttl, ctx.tier);
     let forwarded = |forward: Option<Forward>| CacheStatus { forward, ..CacheStatus::default() };
     match session.cache.phase() {
         CachePhase::Hit if ctx.tier == Some(Tier::Fill) => {
@@ -122,7 +129,7 @@ pub fn finish(edge: &Edge, session: &mut Session, error: Option<&Error>, ctx: &m
     edge.log.record(Event {
         time: ctx.started_at,
         request_id: ctx.request_id.0,
-        client: session.client_addr().and_then(|a| a.as_inet()).copied(),
+        client: ctx.client.address,
         site: ctx.site.name().clone(),
         method: request.method.clone(),
         scheme: target.map_or("http", |t| t.scheme.as_str()),
@@ -146,7 +153,87 @@ pub fn finish(edge: &Edge, session: &mut Session, error: Option<&Error>, ctx: &m
     });
 }
 
-fn tls_version(version: &str) -> &'static str {
+/// A request that was answered before the phases.
+pub struct Hit<'r> {
+    /// Its rule.
+    pub rule: &'r RouteRule,
+    /// Its method.
+    pub method: &'r Method,
+    /// By which it came.
+    pub scheme: Scheme,
+    /// Host and, where it is not the default, port.
+    pub host: &'r HostName,
+    /// See `host`.
+    pub port: Option<u16>,
+    /// Path and query as sent.
+    pub target: &'r str,
+    /// `User-Agent`.
+    pub user_agent: Option<&'r [u8]>,
+    /// `Referer`.
+    pub referer: Option<&'r [u8]>,
+    /// Who asked.
+    pub client: Option<SocketAddr>,
+    /// The TLS version, as in [`Event`].
+    pub tls: Option<&'static str>,
+    /// The status sent.
+    pub status: StatusCode,
+    /// Where it was.
+    pub tier: Tier,
+    /// Body bytes sent.
+    pub response_bytes: u64,
+    /// When its head had been read.
+    pub started: Instant,
+    /// What went wrong.
+    pub failure: Option<Failure>,
+}
+
+/// Counts such a request and hands its event to the access log.
+pub fn finish_hit(edge: &Edge, hit: &Hit<'_>) {
+    let duration = hit.started.elapsed();
+    let outcome = CacheOutcome::Hit;
+    hit.rule.site.count(&Done {
+        method: hit.method,
+        status: Some(hit.status),
+        outcome,
+        response_bytes: hit.response_bytes,
+        request_bytes: 0,
+        seconds: duration.as_secs_f64(),
+    });
+    if !edge.log.enabled() {
+        return;
+    }
+    let now = edge.clock.now();
+    edge.log.record(Event {
+        time: now.checked_sub(duration).unwrap_or(now),
+        request_id: edge.ids.next().0,
+        client: hit.client,
+        site: hit.rule.site.name().clone(),
+        method: hit.method.clone(),
+        scheme: hit.scheme.as_str(),
+        host: match hit.port {
+            Some(port) => format!("{}:{port}", hit.host),
+            None => hit.host.as_str().to_owned(),
+        },
+        target: hit.target.to_owned(),
+        protocol: "HTTP/1.1",
+        status: hit.status.as_u16(),
+        request_bytes: 0,
+        response_bytes: hit.response_bytes,
+        duration,
+        origin_duration: None,
+        cache: outcome.as_str(),
+        tier: Some(hit.tier.as_str()),
+        upstream: None,
+        origin: Some(hit.rule.origin.name().clone()),
+        user_agent: hit.user_agent.map(field_text),
+        referer: hit.referer.map(field_text),
+        tls: hit.tls,
+        error: hit.failure.map(|f| f.as_str().to_owned()),
+    });
+}
+
+/// The TLS version as [`Event`] has it.
+pub fn tls_version(version: &str) -> &'static str {
     if version.contains("1.2") || version.contains("1_2") { "TLSv1.2" } else { "TLSv1.3" }
 }
 

@@ -1,21 +1,25 @@
 //! Answers that the edge makes itself.
 
+use super::access::Exceeded;
 use super::answer::Answer;
 use super::context::RequestContext;
 use super::cors::Cors;
 use super::explain;
 use super::failure::Failure;
+use super::forward;
 use super::guard::Refusal;
 use super::headers;
 use super::target::RequestId;
 use super::wire;
+use crate::cache;
 use crate::cache::policy::{self, Precondition};
+use crate::field::cache_status::CacheStatus;
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, EXPECT,
-    LOCATION, SET_COOKIE, TRANSFER_ENCODING,
+    ACCEPT_RANGES, AGE, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, EXPECT,
+    LOCATION, SET_COOKIE, TRANSFER_ENCODING, VIA,
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
@@ -32,7 +36,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Errors
 /// The client is gone.
 pub async fn write(session: &mut Session, ctx: &RequestContext, answer: &Answer) -> Result<()> {
-    let Some(status) = answer.status() else { return Ok(()) };
+    let Some(status) = answer.status() else {
+        if matches!(answer, Answer::Dropped) {
+            session.set_keepalive(None);
+            session.as_downstream_mut().shutdown().await;
+        }
+        return Ok(());
+    };
     let (body, kind) = match answer {
         Answer::Purge(_, json) => (Bytes::from(format!("{json}\n")), "application/json"),
         _ => (page(status, &answer.reason(), ctx.request_id), "text/plain; charset=utf-8"),
@@ -50,6 +60,10 @@ pub async fn write(session: &mut Session, ctx: &RequestContext, answer: &Answer)
         Answer::PurgeRefused(StatusCode::UNAUTHORIZED) => {
             head.insert_header(http::header::WWW_AUTHENTICATE, "Bearer realm=\"selvedge purge\"")?;
         }
+        Answer::Unauthorized(realm) => {
+            head.insert_header(http::header::WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\", charset=\"UTF-8\""))?;
+        }
+        Answer::TooMany(exceeded) => rate_fields(&mut head, exceeded)?,
         Answer::Failed(failure) => head.insert_header(PROXY_STATUS, proxy_status(*failure))?,
         _ => {}
     }
@@ -71,6 +85,15 @@ pub async fn write(session: &mut Session, ctx: &RequestContext, answer: &Answer)
     Ok(())
 }
 
+/// When to come back (RFC 9110 section 10.2.3), and what is allowed (draft-ietf-httpapi-ratelimit-headers).
+fn rate_fields(head: &mut ResponseHeader, exceeded: &Exceeded) -> Result<()> {
+    let Exceeded { limit, retry_after } = exceeded;
+    head.insert_header(http::header::RETRY_AFTER, *retry_after)?;
+    let window = limit.period.as_secs().max(1);
+    head.insert_header("ratelimit-policy", format!("\"client\";q={};w={window}", limit.requests))?;
+    head.insert_header("ratelimit", format!("\"client\";r=0;t={retry_after}"))
+}
+
 /// Answers a preflight.
 ///
 /// # Errors
@@ -89,6 +112,39 @@ pub fn without_content(session: &Session, response: &mut ResponseHeader) -> bool
         return true;
     }
     response.status == StatusCode::NOT_MODIFIED
+}
+
+/// The last fields of a response that came from an origin or the cache: what clients do not get to see goes, what the
+/// edge and the operator say is added. `age` is that of a response which has no `Age` yet and is not new.
+///
+/// # Errors
+/// A value that no field can hold.
+pub fn finish_head(
+    ctx: &RequestContext,
+    request: &HeaderMap,
+    expose_tags: bool,
+    status: &CacheStatus,
+    age: Option<u64>,
+    response: &mut ResponseHeader,
+) -> Result<()> {
+    if !expose_tags {
+        for name in &cache::TAG_FIELDS {
+            response.remove_header(name);
+        }
+    }
+    for name in &policy::OWN_FIELDS {
+        response.remove_header(name);
+    }
+    explain::tell(ctx, response)?;
+    if let Some(age) = age {
+        response.insert_header(AGE, age)?;
+    }
+    if let Ok(value) = HeaderValue::try_from(status.to_string()) {
+        response.append_header("cache-status", value)?;
+    }
+    response.append_header(VIA, forward::via(response.version))?;
+    headers::guard(ctx, request, response)?;
+    headers::to_client(ctx, response)
 }
 
 /// Turns a response of the cache into the 412 that says the client's precondition failed (RFC 9110 section 15.5.13).

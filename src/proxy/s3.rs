@@ -29,7 +29,7 @@ pub fn prepare(
     ctx: &mut RequestContext,
     now: SystemTime,
 ) -> Result<()> {
-    let Some(path) = ctx.target.as_ref().map(|t| t.path().to_owned()) else { return Ok(()) };
+    let Some(path) = ctx.path_for_origin().map(str::to_owned) else { return Ok(()) };
     let path = ctx.sibling.path().unwrap_or(path);
     let original = upstream.clone();
     loop {
@@ -57,7 +57,7 @@ pub fn prepare(
 /// An [`asks_again`] error when another object is to be asked for, and an [`answered`] one when the bucket's response has
 /// no body whose place a page could take.
 pub fn judge(bucket: &S3Origin, response: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
-    let Some(path) = ctx.target.as_ref().map(|t| t.path().to_owned()) else { return Ok(()) };
+    let Some(path) = ctx.path_for_origin().map(str::to_owned) else { return Ok(()) };
     match bucket.judge(response.status, &path, &ctx.attempt) {
         Verdict::Serve => {
             bucket.clean_response(response, &ctx.attempt);
@@ -72,6 +72,11 @@ pub fn judge(bucket: &S3Origin, response: &mut ResponseHeader, ctx: &mut Request
             replace(response, ctx, Bytes::new())?;
             // A probe's response ends with its head, and without a length that of a connection would be its end.
             response.insert_header(CONTENT_LENGTH, 0)?;
+            // The client knows the path that it asked for, and not what the bucket was asked for.
+            let location = match (&ctx.origin_path, &ctx.target) {
+                (Some(own), Some(target)) if location == format!("{own}/") => format!("{}/", target.path()),
+                _ => location,
+            };
             response.insert_header(LOCATION, with_query(location, ctx))
         }
         Verdict::Sanitise { status } if has_no_body(response, ctx) => {

@@ -143,7 +143,7 @@ fn candidate(rule: &RouteRule, request: &RequestHeader, looked_up: bool, ctx: &R
     let compression = rule.compression.as_ref().filter(|_| looked_up && whole)?;
     let wanted = request.headers.get(ACCEPT_ENCODING)?.as_bytes();
     let coding = compression.precompressed.iter().copied().find(|c| c.as_str().as_bytes() == wanted)?;
-    let (path, kind) = applies(rule, ctx.target.as_ref()?.path())?;
+    let (path, kind) = applies(rule, ctx.path_for_origin()?)?;
     let candidate = Candidate { coding, kind, path };
     if let Kind::S3(bucket) = rule.origin.kind() {
         // A key may be too long with a suffix, or be none at all.
@@ -230,7 +230,7 @@ fn canonical(kind: &str) -> &str {
 /// None for the fields there are.
 pub fn dress(rule: &RouteRule, response: &mut ResponseHeader, ctx: &RequestContext) -> Result<()> {
     response.remove_header(&policy::SIBLING);
-    let path = ctx.target.as_ref().map_or("/", |target| target.path());
+    let path = ctx.path_for_origin().unwrap_or("/");
     if applies(rule, path).is_none() {
         return Ok(());
     }

@@ -2,7 +2,7 @@
 //! shall: they overwrite `Date` (RFC 9110 section 6.6.1 has it kept), and lose interim responses (section 15.2 has them
 //! forwarded) when another head came with them, or over HTTP/2.
 //!
-//! HTTP/1 keeps the core's session over a stream of ours, which puts the origin server's `Date` into the head that goes
+//! HTTP/1 is served by [`hot`], and what that leaves to the core keeps the core's session over a stream of ours, which puts the origin server's `Date` into the head that goes
 //! by and takes interim heads itself. HTTP/2 has a session of ours in place of the core's.
 
 mod h1;
@@ -11,17 +11,16 @@ mod head;
 mod session;
 
 use super::context::RequestContext;
-use super::{CLIENT_WRITE_TIMEOUT, forward};
+use super::{CLIENT_WRITE_TIMEOUT, forward, hot};
 use crate::cache::policy;
 use crate::field::{connection, date};
 use async_trait::async_trait;
 use futures::FutureExt;
-use h1::ClientWire;
+pub use h1::ClientWire;
 use http::header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{Method, Response, StatusCode, Version};
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::common::is_expect_continue_req;
 use pingora::protocols::{ALPN, Stream};
 use pingora::proxy::Session;
@@ -29,12 +28,15 @@ use pingora::server::ShutdownWatch;
 use std::sync::Arc;
 
 /// Takes connections from the listeners, chooses the protocol, and has `P` answer their requests.
-pub struct Front<P>(Arc<P>);
+pub struct Front<P> {
+    proxy: Arc<P>,
+    hot: hot::Path,
+}
 
 impl<P> Front<P> {
-    /// In front of the proxy core.
-    pub fn new(proxy: P) -> Self {
-        Self(Arc::new(proxy))
+    /// In front of the proxy core, and of what answers without it.
+    pub fn new(proxy: P, hot: hot::Path) -> Self {
+        Self { proxy: Arc::new(proxy), hot }
     }
 }
 
@@ -42,30 +44,27 @@ impl<P> Front<P> {
 impl<P: HttpServerApp + Send + Sync + 'static> ServerApp for Front<P> {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let secure = stream.get_ssl_digest().is_some();
-        let options = self.0.server_options();
+        let options = self.proxy.server_options();
         let h2 = match stream.selected_alpn_proto() {
             Some(ALPN::H2) => true,
             _ if secure || !options.is_some_and(|o| o.h2c) => false,
             _ => begins_h2(&mut stream).await?,
         };
         if h2 {
-            h2::serve(&self.0, stream, shutdown.clone(), options.and_then(|o| o.h2_idle_timeout)).await;
+            h2::serve(&self.proxy, stream, shutdown.clone(), options.and_then(|o| o.h2_idle_timeout)).await;
         } else {
-            serve_h1(&self.0, stream, shutdown, options.and_then(|o| o.keepalive_request_limit)).await;
+            hot::serve(&self.proxy, &self.hot, stream, shutdown).await;
         }
         None
     }
 
     async fn cleanup(&self) {
-        self.0.http_cleanup().await;
+        self.proxy.http_cleanup().await;
     }
 }
 
 /// What a client that begins HTTP/2 without TLS sends first (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Idle connections are closed after this many seconds.
-const KEEPALIVE: u64 = 60;
 
 /// Interim responses of one request that are passed on: HTTP/2 has no flow control for heads.
 const MAX_INTERIM: usize = 100;
@@ -74,19 +73,6 @@ async fn begins_h2(stream: &mut Stream) -> Option<bool> {
     let mut begin = [0; H2_PREFACE.len()];
     let peeked = stream.try_peek(&mut begin).await.ok()?;
     Some(peeked && begin == *H2_PREFACE)
-}
-
-async fn serve_h1<P: HttpServerApp>(proxy: &Arc<P>, stream: Stream, shutdown: &ShutdownWatch, reuses: Option<u32>) {
-    let mut session = ServerSession::new_http1(Box::new(ClientWire::new(stream)));
-    session.set_keepalive((!*shutdown.borrow()).then_some(KEEPALIVE));
-    session.set_keepalive_reuses_remaining(reuses);
-    while let Some(reused) = proxy.process_new_http(session, shutdown).await {
-        let (stream, settings) = reused.consume();
-        session = ServerSession::new_http1(stream);
-        if let Some(settings) = settings {
-            settings.apply_to_session(&mut session);
-        }
-    }
 }
 
 /// Marks an interim head that [`forward_interim`] made, for the HTTP/2 session to tell it from the core's copy.

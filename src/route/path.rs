@@ -47,6 +47,10 @@ impl<T> PathTable<T> {
         Self { regexes, prefixes }
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.regexes.iter().map(|(_, route)| route).chain(self.prefixes.iter().map(|prefix| &prefix.route))
+    }
+
     pub(super) fn find(&self, path: &str) -> Option<&T> {
         if let Some((_, route)) = self.regexes.iter().find(|(regex, _)| regex.is_match(path)) {
             return Some(route);

@@ -61,6 +61,21 @@ pub enum BuildProblem {
     },
 }
 
+impl<T> Default for RouteTable<T> {
+    /// Of no sites.
+    fn default() -> Self {
+        Self {
+            sites: Vec::new(),
+            hosts: Vec::new(),
+            exact: HashMap::new(),
+            leading: Wildcards::default(),
+            trailing: Wildcards::default(),
+            regexes: Vec::new(),
+            any: None,
+        }
+    }
+}
+
 impl<T> RouteTable<T> {
     /// Builds the table. Regexes are tried in the order of `sites` and, within one, of its hosts; a source without an
     /// order of its own sorts them first.
@@ -70,15 +85,7 @@ impl<T> RouteTable<T> {
     pub fn build(sites: Vec<SiteSpec<T>>) -> Result<Self, Vec<BuildProblem>> {
         let mut problems = Vec::new();
         let mut owners: HashMap<String, usize> = HashMap::new();
-        let mut table = Self {
-            sites: Vec::with_capacity(sites.len()),
-            hosts: Vec::new(),
-            exact: HashMap::new(),
-            leading: Wildcards::default(),
-            trailing: Wildcards::default(),
-            regexes: Vec::new(),
-            any: None,
-        };
+        let mut table = Self { sites: Vec::with_capacity(sites.len()), ..Self::default() };
         for (site, spec) in sites.into_iter().enumerate() {
             for host in spec.hosts {
                 match owners.entry(host.to_string()) {
@@ -108,6 +115,26 @@ impl<T> RouteTable<T> {
             None => Match::UnknownHost,
             Some(at) => self.sites[self.hosts[at].1].find(path).map_or(Match::NoRoute, Match::Route),
         }
+    }
+
+    /// The site that takes `host`: its place in what the table was built from.
+    pub fn site(&self, host: &str) -> Option<usize> {
+        self.host(host).map(|at| self.hosts[at].1)
+    }
+
+    /// The site that has this very pattern, as [`HostPattern`] writes it.
+    pub fn site_of_pattern(&self, pattern: &str) -> Option<usize> {
+        self.hosts.iter().find(|(own, _)| **own == *pattern).map(|(_, site)| *site)
+    }
+
+    /// The route of a site for a request's path (without its query).
+    pub fn find_in(&self, site: usize, path: &str) -> Option<&T> {
+        self.sites.get(site)?.find(path)
+    }
+
+    /// Every site's routes, in the order of the sites.
+    pub fn routes(&self) -> impl Iterator<Item = impl Iterator<Item = &T>> {
+        self.sites.iter().map(PathTable::iter)
     }
 
     /// The host pattern by which [`Self::find`] takes `host`, as [`HostPattern`] writes it.

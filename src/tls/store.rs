@@ -92,6 +92,11 @@ impl CertStore {
         host.and_then(|host| serving.named(host)).or_else(|| serving.pairs.get(DEFAULT)).cloned()
     }
 
+    /// The pair of this name, whatever host it is for.
+    pub fn pair(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        self.serving.load().pairs.get(name).cloned()
+    }
+
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }

@@ -7,12 +7,14 @@ mod support;
 
 mod bucket;
 mod collapse;
+mod connections;
 mod contract;
 mod demo;
 mod deploy;
 mod disk;
 mod durability;
 mod faults;
+mod hot;
 mod http_origin;
 mod interim;
 mod kill;

@@ -16,10 +16,12 @@ const LAYERS: &[(&str, u8)] = &[
     ("field", 0),
     ("clock", 0),
     ("metrics", 0),
+    ("watched", 0),
     ("route", 1),
     ("tls", 1),
     ("cache", 1),
     ("origin", 1),
+    ("discovery", 1),
     ("proxy", 2),
     ("admin", 2),
     ("config", 3),
@@ -32,6 +34,7 @@ const LAYERS: &[(&str, u8)] = &[
 
 /// (user, used, reason).
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("discovery", "route", "what containers ask for is hosts, paths and the settings of sites"),
     ("main", "cli", "the binary hands its arguments over"),
     ("cli", "app", "`serve` composes and runs the process"),
     ("cli", "demo", "`demo` is one of the commands"),

@@ -58,6 +58,9 @@ pub struct Route {
     /// The site.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
+    /// Which containers asked for the site; absent where it is in the configuration file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// The path pattern that took it; absent where no route of the site takes the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,

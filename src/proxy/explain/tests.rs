@@ -227,7 +227,8 @@ fn what_nobody_asked_to_be_explained_costs_nothing() {
     attempt_failed(&mut ctx, Failure::Dns);
     assert!(ctx.explanation.is_none() && own_answer(&ctx, StatusCode::OK, "").is_none());
     let mut head = response(200, &[]);
-    answered(&mut ctx, &mut head, &CacheStatus::default(), CacheOutcome::Hit).unwrap();
+    answering(&mut ctx, &head, &CacheStatus::default(), CacheOutcome::Hit);
+    tell(&ctx, &mut head).unwrap();
     assert!(head.headers.is_empty());
 }
 

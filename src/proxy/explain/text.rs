@@ -74,7 +74,10 @@ impl Facts {
 fn route(route: &Route) -> String {
     let host = format!("host {}", route.host);
     match (&route.site, &route.path, &route.origin) {
-        (Some(site), Some(path), Some(origin)) => format!("site {site}, {host}, path {path}, origin {origin}"),
+        (Some(site), Some(path), Some(origin)) => {
+            let source = route.source.as_ref().map(|source| format!(", by {source}")).unwrap_or_default();
+            format!("site {site}, {host}, path {path}, origin {origin}{source}")
+        }
         _ => format!("{host}, but no route of its site takes the path"),
     }
 }

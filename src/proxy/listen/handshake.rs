@@ -1,20 +1,26 @@
 //! The server's side of a TLS handshake.
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use pingora::listeners::TlsAccept;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::Stream;
+use pingora::protocols::tls::TlsRef;
+use pingora::protocols::tls::server::handshake_with_callback;
 use prometheus::{IntCounter, IntCounterVec};
-use rustls::server::ResolvesServerCert;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::TlsSlot;
 use super::stream::ClientStream;
 use crate::metrics::Metrics;
+use crate::proxy::handshakes::Handshakes;
+use crate::tls::client::Shown;
 
 /// Does handshakes and counts how they end.
 pub(super) struct Tls {
@@ -51,17 +57,15 @@ impl Tls {
     }
 
     async fn handshake(&self, mut stream: ClientStream) -> Result<Stream, Failure> {
-        let config = self.slot.load();
-        let hello = read_hello(&mut stream, &*config.cert_resolver).await;
-        let hello = match hello {
-            Ok(hello) => hello,
+        let (hello, config) = match read_hello(&mut stream, &self.slot.load()).await {
+            Ok(read) => read,
             Err(failure) => {
                 say(&mut stream, failure.alert()).await;
                 return Err(failure);
             }
         };
         stream.rewind(&hello);
-        match Acceptor::from_server_config(config).tls_handshake(stream).await {
+        match handshake_with_callback(&Acceptor::from_server_config(config), stream, &KeepShown).await {
             Ok(tls) => Ok(Box::new(tls)),
             Err(error) => Err(Failure::Handshake(error)),
         }
@@ -131,11 +135,27 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 /// A handshake message has 64 KiB at most in rustls; the rest is for record headers of a client that sends tiny records.
 const MAX_HELLO: usize = 128 << 10;
 
-/// Reads up to the end of the ClientHello, and returns all that was read, if a certificate serves it.
+/// Keeps what the client showed with the connection, for the sites that want to see it.
+struct KeepShown;
+
+#[async_trait]
+impl TlsAccept for KeepShown {
+    async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
+        let chain = tls.peer_cert_chain_der().map(<[_]>::to_vec).unwrap_or_default();
+        let asked = tls.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+        Some(Arc::new(Shown { chain, asked }))
+    }
+}
+
+/// Reads up to the end of the ClientHello, and returns all that was read, if a certificate serves it, with the set-up for
+/// the name asked for.
 ///
 /// The message is parsed again by the handshake proper: that costs little beside a signature, and pingora's stream can
 /// only be made from the raw connection.
-async fn read_hello(stream: &mut ClientStream, certificates: &dyn ResolvesServerCert) -> Result<Vec<u8>, Failure> {
+async fn read_hello(
+    stream: &mut ClientStream,
+    handshakes: &Handshakes,
+) -> Result<(Vec<u8>, Arc<rustls::ServerConfig>), Failure> {
     let mut acceptor = rustls::server::Acceptor::default();
     let mut seen = Vec::with_capacity(2 << 10);
     loop {
@@ -153,8 +173,9 @@ async fn read_hello(stream: &mut ClientStream, certificates: &dyn ResolvesServer
                 Ok(Some(accepted)) => {
                     let hello = accepted.client_hello();
                     let host = hello.server_name().map(str::to_owned);
-                    return match certificates.resolve(hello) {
-                        Some(_) => Ok(seen),
+                    let config = handshakes.config(host.as_deref());
+                    return match config.cert_resolver.resolve(hello) {
+                        Some(_) => Ok((seen, config)),
                         None => Err(Failure::UnrecognizedName(host)),
                     };
                 }

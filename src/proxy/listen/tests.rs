@@ -86,6 +86,7 @@ fn start<A: ServerApp + Send + Sync + 'static>(app: A, change: impl FnOnce(&mut 
         https: vec![local],
         handshake_timeout: Duration::from_secs(10),
         max_connections: 100,
+        proxy_protocol: Vec::new(),
     };
     change(&mut settings);
     let listeners = Listeners::bind(&settings).unwrap();
@@ -237,7 +238,7 @@ async fn a_new_set_up_is_used_by_the_next_handshake() {
     let tls12 = || client(&rustls::version::TLS12, &[]);
     let mut before = running.secure(tls12(), "a.test").await.unwrap();
     let (config, _) = server(running._certificates.path(), MinVersion::Tls13);
-    running.slot.store(config);
+    running.slot.store(Arc::new(crate::proxy::Handshakes::single(config)));
     assert!(bounded(running.secure(tls12(), "a.test")).await.is_err());
     assert!(bounded(running.secure(tls13(), "a.test")).await.is_ok());
     echo(&mut before, b"still here").await;
@@ -361,6 +362,7 @@ async fn an_address_in_use_is_named_and_nothing_stays_bound() {
         https: vec![https],
         handshake_timeout: Duration::from_secs(1),
         max_connections: 1,
+        proxy_protocol: Vec::new(),
     };
     let error = Listeners::bind(&settings(taken_at)).unwrap_err();
     assert_eq!(error.address, taken_at);
@@ -384,6 +386,7 @@ async fn both_families_can_have_one_port() {
         https: vec![],
         handshake_timeout: Duration::from_secs(1),
         max_connections: 1,
+        proxy_protocol: Vec::new(),
     };
     assert_eq!(Listeners::bind(&settings).unwrap().http_addrs().len(), 2);
     let alone = Settings { http: vec!["[::]:0".parse().unwrap()], ..settings };

@@ -34,12 +34,60 @@ struct Io {
     redate: Option<Redate>,
     /// Heads that the stream has not taken yet; they go before all else.
     staged: Vec<u8>,
+    feed: Option<Feed>,
+}
+
+/// What is read before the stream is, and a note of what was read beyond the request that the core is given: the core
+/// keeps that to itself.
+struct Feed {
+    data: Vec<u8>,
+    at: usize,
+    /// Bytes of the request that have not been read; `None`: only the core can tell where it ends.
+    own: Option<u64>,
+    beyond: Vec<u8>,
+}
+
+impl Feed {
+    fn read(&mut self, buf: &mut ReadBuf<'_>) {
+        let mut left = &self.data[self.at..];
+        // First the request alone, so that what follows need not go through the core.
+        if let Some(own) = self.own.and_then(|own| usize::try_from(own).ok()).filter(|own| *own > 0) {
+            left = &left[..left.len().min(own)];
+        }
+        let count = left.len().min(buf.remaining());
+        buf.put_slice(&left[..count]);
+        self.at += count;
+    }
+
+    fn note(&mut self, bytes: &[u8]) {
+        let Some(own) = &mut self.own else { return };
+        let of_it = usize::try_from(*own).unwrap_or(usize::MAX).min(bytes.len());
+        *own -= of_it as u64;
+        self.beyond.extend_from_slice(&bytes[of_it..]);
+    }
 }
 
 impl ClientWire {
     /// Over the decrypted stream.
     pub fn new(stream: Stream) -> Self {
-        Self { id: stream.id(), io: Mutex::new(Io { stream, redate: None, staged: Vec::new() }) }
+        Self { id: stream.id(), io: Mutex::new(Io { stream, redate: None, staged: Vec::new(), feed: None }) }
+    }
+
+    /// The stream itself: for use between the core's requests.
+    pub fn stream_mut(&mut self) -> &mut Stream {
+        &mut self.io.get_mut().stream
+    }
+
+    /// Has `data` read before the stream; it begins with a request of `own` bytes, where that is known.
+    pub fn feed(&mut self, data: Vec<u8>, own: Option<u64>) {
+        self.io.get_mut().feed = Some(Feed { data, at: 0, own, beyond: Vec::new() });
+    }
+
+    /// What was read, or is still to be read before the stream, beyond the request that was fed.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        let Some(Feed { data, at, mut beyond, .. }) = self.io.get_mut().feed.take() else { return Vec::new() };
+        beyond.extend_from_slice(&data[at..]);
+        beyond
     }
 
     /// The next final head gets this `Date`; with `None` it keeps what the core writes.
@@ -93,7 +141,16 @@ impl Io {
 
 impl AsyncRead for ClientWire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io.get_mut().stream).poll_read(cx, buf)
+        let io = self.io.get_mut();
+        let before = buf.filled().len();
+        match &mut io.feed {
+            Some(feed) if feed.at < feed.data.len() => feed.read(buf),
+            _ => ready!(Pin::new(&mut io.stream).poll_read(cx, buf))?,
+        }
+        if let Some(feed) = &mut io.feed {
+            feed.note(&buf.filled()[before..]);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

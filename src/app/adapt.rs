@@ -1,0 +1,464 @@
+//! What containers ask for, in the words of the configuration.
+
+use crate::config::{DiscoveryFolders, Route, Site};
+use crate::discovery::Snapshot;
+use crate::discovery::nginx_proxy::{self, Facts};
+use crate::discovery::nginx_proxy::{
+    Access, Answer, Caching, DefaultRoot, Directives, Files, Level, Note, PathRoute, Proto, ProxySettings, Translation,
+    Www,
+};
+use crate::origin;
+use crate::proxy::{Compression, HeaderRules};
+use crate::route::PathPattern;
+use crate::route::settings::{
+    BasicAuth, Canonical, ClientCertificates, Https, HttpsMethod, NetworkRule, NoRoute, Ports, RateLimit,
+    RouteSettings, RouteTimeouts, SiteSettings, SiteTls, TlsVersion, Users,
+};
+use crate::route::traffic::{Action, Conditions, PathMatch, Redirect, Respond, Rewrite, Rule};
+use http::{HeaderName, HeaderValue, StatusCode};
+use ipnet::IpNet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What one look at the containers adds to the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Discovered {
+    /// Sites, after those of the file.
+    pub sites: Vec<Site>,
+    /// Their origins.
+    pub origins: BTreeMap<Arc<str>, origin::Settings>,
+    /// The same, as containers asked for it.
+    pub translation: Translation,
+}
+
+/// Failures in a row after which nginx leaves a server out, and for how long.
+const MAX_FAILS: u32 = 1;
+const FAIL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the sites of containers are made from, beside themselves.
+pub struct Surroundings<'a> {
+    /// The proxy's variables.
+    pub proxy: &'a ProxySettings,
+    /// Where certificates, passwords and `vhost.d` are.
+    pub folders: &'a DiscoveryFolders,
+    /// Ports that something listens on, for HTTP and for HTTPS.
+    pub http: &'a [u16],
+    /// For HTTPS.
+    pub https: &'a [u16],
+    /// Hosts that the configuration file has taken.
+    pub taken: &'a HashSet<String>,
+}
+
+/// Translates a snapshot. Whatever is wrong with one host is in the notes and leaves the others alone.
+pub fn adapt(snapshot: &Snapshot, files: &Files, around: &Surroundings<'_>) -> Discovered {
+    let facts = Facts { snapshot: Cow::Borrowed(snapshot), proxy: around.proxy.clone(), files: files.clone() };
+    let translation = nginx_proxy::translate(&facts);
+    let mut adapter = Adapter { around, notes: Vec::new(), hosts: HashSet::new(), out: Discovered::default() };
+    for site in &translation.sites {
+        adapter.site(site, &translation.fallback.default_root);
+    }
+    let Adapter { notes, mut out, .. } = adapter;
+    out.translation = translation;
+    out.translation.notes.extend(notes);
+    out.translation.notes.sort();
+    out
+}
+
+struct Adapter<'a> {
+    around: &'a Surroundings<'a>,
+    notes: Vec<Note>,
+    hosts: HashSet<String>,
+    out: Discovered,
+}
+
+impl Adapter<'_> {
+    fn note(&mut self, level: Level, host: &Arc<str>, text: impl Into<String>) {
+        self.notes.push(Note { level, host: Some(Arc::clone(host)), container: None, text: text.into() });
+    }
+
+    fn site(&mut self, site: &nginx_proxy::Site, default_root: &DefaultRoot) {
+        let host = &site.host;
+        let pattern = site.pattern.to_string();
+        if self.around.taken.contains(&pattern) {
+            return self.note(Level::Warning, host, "the configuration file has a site for this host, which answers");
+        }
+        if !self.hosts.insert(pattern) {
+            return self.note(Level::Problem, host, "another way of writing the same host has been taken before");
+        }
+        let mut paths = HashSet::new();
+        let mut routes = Vec::new();
+        for route in &site.paths {
+            if paths.insert(route.pattern.to_string()) {
+                routes.push(self.route(site, route));
+            } else {
+                let text = format!("VIRTUAL_PATH `{}` is another way of writing a path that is taken", route.path);
+                self.note(Level::Problem, host, text);
+            }
+        }
+        let settings = self.settings(site, default_root);
+        self.out.sites.push(Site {
+            name: Arc::clone(host),
+            hosts: vec![site.pattern.clone()],
+            settings,
+            server_timing: None,
+            source: Some(source(&site.containers)),
+            routes,
+        });
+    }
+
+    fn settings(&mut self, site: &nginx_proxy::Site, default_root: &DefaultRoot) -> SiteSettings {
+        let folders = self.around.folders;
+        let certificates = folders.certificates.clone().unwrap_or_default();
+        let clients = site.client_auth.as_ref().map(|clients| ClientCertificates {
+            authorities: certificates.join(&clients.ca),
+            revoked: clients.crl.as_ref().map(|name| certificates.join(name)),
+            optional: clients.optional,
+            subject_field: None,
+        });
+        let ports = self.ports(site);
+        SiteSettings {
+            https: Https {
+                method: match site.https {
+                    nginx_proxy::HttpsMethod::Redirect => HttpsMethod::Redirect,
+                    nginx_proxy::HttpsMethod::NoRedirect => HttpsMethod::NoRedirect,
+                    nginx_proxy::HttpsMethod::NoHttp => HttpsMethod::NoHttp,
+                    nginx_proxy::HttpsMethod::NoHttps => HttpsMethod::NoHttps,
+                },
+                non_get_redirect: StatusCode::from_u16(site.non_get_redirect).unwrap_or(StatusCode::MOVED_PERMANENTLY),
+                port: ports.https.unwrap_or(self.around.proxy.https_port),
+                // Which files there are has been looked at; one that cannot be read is a missing one.
+                http_on_missing_certificate: site.http_on_missing,
+            },
+            hsts: site.hsts.as_ref().and_then(|text| self.value(&site.host, "HSTS", text)),
+            canonical: site.www.map(|www| match www {
+                Www::Add => Canonical::Www,
+                Www::Strip => Canonical::Apex,
+            }),
+            no_route: match default_root {
+                DefaultRoot::Status(status) => {
+                    NoRoute::Status(StatusCode::from_u16(*status).unwrap_or(StatusCode::NOT_FOUND))
+                }
+                DefaultRoot::Redirect(status, address) => NoRoute::Redirect(
+                    StatusCode::from_u16(*status).unwrap_or(StatusCode::FOUND),
+                    location(address).into(),
+                ),
+                DefaultRoot::None => NoRoute::default(),
+            },
+            client_certificates: clients,
+            tls: SiteTls {
+                min_version: Some(match site.tls {
+                    nginx_proxy::TlsFloor::Tls12 => TlsVersion::Tls12,
+                    nginx_proxy::TlsFloor::Tls13 => TlsVersion::Tls13,
+                }),
+                certificate: site.certificate.clone(),
+                trust_default: site.certificate.as_deref() == Some("default"),
+            },
+            ports,
+            rules: self.rules(site),
+        }
+    }
+
+    /// Own ports, where something listens there: a host that nobody can reach would be worse than one at the usual port.
+    fn ports(&mut self, site: &nginx_proxy::Site) -> Ports {
+        let around = self.around;
+        let mut listened = |port: Option<u16>, open: &[u16], key: &str, list: &str| {
+            let port = port?;
+            if open.contains(&port) {
+                return Some(port);
+            }
+            let text = format!(
+                "{key} is {port}, but nothing listens there, so the host stays at the usual port; add it to {list}"
+            );
+            self.note(Level::Problem, &site.host, text);
+            None
+        };
+        Ports {
+            http: listened(site.ports.http, around.http, "EXTERNAL_HTTP_PORT", "`http` of [listen]"),
+            https: listened(site.ports.https, around.https, "EXTERNAL_HTTPS_PORT", "`https` of [listen]"),
+        }
+    }
+
+    fn value(&mut self, host: &Arc<str>, key: &str, text: &str) -> Option<HeaderValue> {
+        let value = HeaderValue::try_from(text).ok();
+        if value.is_none() {
+            self.note(Level::Warning, host, format!("{key} has characters that no field value has; it is left out"));
+        }
+        value
+    }
+
+    /// What `vhost.d` answers or rewrites itself, before any location.
+    fn rules(&mut self, site: &nginx_proxy::Site) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        self.rules_of(&site.host, &site.directives, None, &mut rules);
+        for route in &site.paths {
+            let path = match &route.pattern {
+                PathPattern::Prefix(prefix) => PathMatch::Prefix(Arc::clone(prefix)),
+                PathPattern::Regex(regex) => PathMatch::Regex(regex.clone()),
+            };
+            self.rules_of(&site.host, &route.directives, Some(path), &mut rules);
+        }
+        rules
+    }
+
+    fn rules_of(&mut self, host: &Arc<str>, from: &Directives, path: Option<PathMatch>, rules: &mut Vec<Rule>) {
+        let mut add = |when: Conditions, rewrite: Option<Rewrite>, action: Option<Action>| {
+            let name = format!("vhost.d-{}", rules.len() + 1).into();
+            rules.push(Rule { name, when, rewrite, mirror: None, action });
+        };
+        let within = || Conditions { paths: path.iter().cloned().collect(), ..Conditions::default() };
+        let mut odd = Vec::new();
+        for rewrite in &from.rewrites {
+            // Compiled when the file was read.
+            let Ok(regex) = regex::Regex::new(&rewrite.regex) else { continue };
+            match rewrite.redirect {
+                None => {
+                    // nginx replaces the whole path where the expression fits anywhere in it.
+                    let whole = regex::Regex::new(&format!("^.*?(?:{}).*$", rewrite.regex)).unwrap_or(regex);
+                    let to = braced(&rewrite.replacement).into();
+                    add(within(), Some(Rewrite::Regex { from: whole, to }), None);
+                }
+                Some(status) if !rewrite.replacement.contains('$') => match redirect(status, &rewrite.replacement) {
+                    Some(action) => {
+                        let when = Conditions { paths: vec![PathMatch::Regex(regex)], ..Conditions::default() };
+                        add(when, None, Some(action));
+                    }
+                    None => odd.push(format!("rewrite {} {}", rewrite.regex, rewrite.replacement)),
+                },
+                Some(_) => odd.push(format!("rewrite {} {} to another place", rewrite.regex, rewrite.replacement)),
+            }
+        }
+        match &from.answer {
+            None => {}
+            Some(Answer::Close) => add(within(), None, Some(Action::Drop)),
+            Some(Answer::Text(status, body)) => {
+                let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::NOT_FOUND);
+                let content_type = HeaderValue::from_static("text/plain");
+                let respond = Respond { status, content_type, body: body.clone().into() };
+                add(within(), None, Some(Action::Respond(respond)));
+            }
+            Some(Answer::Redirect(status, address)) => match redirect(*status, address) {
+                Some(action) => add(within(), None, Some(action)),
+                None => odd.push(format!("return {status} {address}")),
+            },
+        }
+        for text in odd {
+            self.note(Level::Problem, host, format!("vhost.d: `{text}` is not translated"));
+        }
+    }
+
+    fn route(&mut self, site: &nginx_proxy::Site, route: &PathRoute) -> Route {
+        let name: Arc<str> = format!("docker:{}{}", site.host, route.path).into();
+        let local = merged(&site.directives, &route.directives);
+        self.out.origins.insert(Arc::clone(&name), origin_of(site, route, &local));
+        let (cache, lifetime) = match site.cache {
+            Caching::Off => (false, None),
+            Caching::On => (true, None),
+            Caching::Default(lifetime) => (true, Some(crate::cache::rules::Ttl::Default(lifetime))),
+        };
+        let rules = crate::cache::rules::CacheRules {
+            lifetime,
+            tags: site.tags.clone(),
+            ..crate::cache::rules::CacheRules::default()
+        };
+        Route {
+            path: route.pattern.clone(),
+            origin: name,
+            cache,
+            rules,
+            headers: self.headers(&site.host, &local),
+            security: None,
+            cors: None,
+            compression: local.gzip.unwrap_or(site.compress).then(|| compression(&local)),
+            max_request_body: local.max_body.filter(|bytes| *bytes > 0),
+            settings: self.route_settings(site, route, &local),
+        }
+    }
+
+    fn headers(&mut self, host: &Arc<str>, from: &Directives) -> HeaderRules {
+        let mut rules = HeaderRules::default();
+        let names = |list: &[String]| list.iter().filter_map(|n| HeaderName::try_from(n.as_str()).ok()).collect();
+        rules.request.remove = names(&from.request_remove);
+        rules.response.remove = names(&from.response_remove);
+        let mut odd = Vec::new();
+        for (to, list) in [
+            (&mut rules.request.set, &from.request_set),
+            (&mut rules.response.set, &from.response_set),
+            (&mut rules.response.add, &from.response_add),
+        ] {
+            for (name, value) in list {
+                match (HeaderName::try_from(name.as_str()), value.parse()) {
+                    (Ok(name), Ok(template)) => to.push((name, template)),
+                    (_, Err(error)) => odd.push(format!("`{name}: {value}` is left out: {error}")),
+                    (Err(error), _) => odd.push(format!("`{name}: {value}` is left out: {error}")),
+                }
+            }
+        }
+        for text in odd {
+            self.note(Level::Warning, host, text);
+        }
+        rules
+    }
+
+    fn route_settings(&mut self, site: &nginx_proxy::Site, route: &PathRoute, local: &Directives) -> RouteSettings {
+        let passwords = route.auth.as_ref().zip(self.around.folders.htpasswd.as_deref());
+        let inline = site.users.as_ref().map(|users| BasicAuth {
+            realm: format!("Restricted {}", site.host).into(),
+            users: Users::Inline(users.expose().into()),
+        });
+        let auth = passwords.map(|(auth, folder): (_, &Path)| BasicAuth {
+            realm: auth.realm.replace(['"', '\\'], "").into(),
+            users: Users::File(folder.join(&auth.file)),
+        });
+        RouteSettings {
+            networks: networks(site, local),
+            auth: auth.or(inline),
+            rate_limit: site.rate_limit.map(|limit| RateLimit {
+                requests: limit.requests,
+                period: limit.per,
+                burst: limit.burst.max(1),
+            }),
+            replace_prefix: route.dest.as_deref().map(Into::into),
+            timeouts: RouteTimeouts { connect: local.connect_timeout, read: local.read_timeout },
+        }
+    }
+}
+
+/// The containers, as listings name them.
+fn source(containers: &[Arc<str>]) -> Arc<str> {
+    let noun = if containers.len() == 1 { "container" } else { "containers" };
+    format!("{noun} {}", containers.join(", ")).into()
+}
+
+fn origin_of(site: &nginx_proxy::Site, route: &PathRoute, local: &Directives) -> origin::Settings {
+    use origin::http::{HttpVersion, ServerAddress, Settings, Timeouts};
+    let default = Timeouts::default();
+    let servers = if site.refused.is_some() { &[][..] } else { &route.servers };
+    origin::Settings::Http(Settings {
+        servers: servers.iter().map(|s| ServerAddress { host: s.address.to_string().into(), port: s.port }).collect(),
+        tls: matches!(route.proto, Proto::Https | Proto::Grpcs),
+        // nginx does not verify what it proxies to, and containers have no certificates that could be.
+        tls_verify: false,
+        tls_server_name: None,
+        version: match route.proto {
+            Proto::Http | Proto::Https => HttpVersion::Http1,
+            Proto::Grpc | Proto::Grpcs => HttpVersion::Http2,
+        },
+        host: None,
+        timeouts: Timeouts {
+            connect: local.connect_timeout.unwrap_or(default.connect),
+            read: local.read_timeout.unwrap_or(default.read),
+            write: local.send_timeout.unwrap_or(default.write),
+            idle: if route.keepalive == Some(0) || route.keepalive.is_none() { IDLE_NOT_AT_ALL } else { default.idle },
+        },
+        max_fails: MAX_FAILS,
+        eject_for: FAIL_TIMEOUT,
+        try_next: true,
+    })
+}
+
+/// As good as closing a connection after its request.
+const IDLE_NOT_AT_ALL: Duration = Duration::from_millis(1);
+
+/// A location's directives, and the server's where it has none of the kind, as nginx inherits them.
+fn merged(server: &Directives, location: &Directives) -> Directives {
+    let list = |own: &Vec<(String, String)>, outer: &Vec<(String, String)>| {
+        if own.is_empty() { outer.clone() } else { own.clone() }
+    };
+    let mut remove = server.response_remove.clone();
+    remove.extend(location.response_remove.iter().cloned());
+    let mut request_remove = server.request_remove.clone();
+    request_remove.extend(location.request_remove.iter().cloned());
+    Directives {
+        max_body: location.max_body.or(server.max_body),
+        connect_timeout: location.connect_timeout.or(server.connect_timeout),
+        read_timeout: location.read_timeout.or(server.read_timeout),
+        send_timeout: location.send_timeout.or(server.send_timeout),
+        response_add: list(&location.response_add, &server.response_add),
+        response_set: list(&location.response_set, &server.response_set),
+        response_remove: remove,
+        request_set: list(&location.request_set, &server.request_set),
+        request_remove,
+        answer: None,
+        rewrites: Vec::new(),
+        access: if location.access.is_empty() { server.access.clone() } else { location.access.clone() },
+        gzip: location.gzip.or(server.gzip),
+        gzip_types: if location.gzip_types.is_empty() {
+            server.gzip_types.clone()
+        } else {
+            location.gzip_types.clone()
+        },
+        gzip_min_length: location.gzip_min_length.or(server.gzip_min_length),
+    }
+}
+
+/// Who may come: what `vhost.d` refuses, then the private networks where the host is internal, then who is let in.
+fn networks(site: &nginx_proxy::Site, local: &Directives) -> Vec<NetworkRule> {
+    let mut rules = Vec::new();
+    let internal = site.access == Access::Internal;
+    for rule in local.access.iter().filter(|rule| !(internal && rule.allow)) {
+        match rule.net {
+            Some(network) => rules.push(NetworkRule { network, allow: rule.allow }),
+            None => rules.extend(NetworkRule::everyone_else(rule.allow)),
+        }
+    }
+    let private = |net: &IpNet| NetworkRule::internal().iter().any(|rule| rule.allow && rule.network.contains(net));
+    match (internal, site.allow.is_empty()) {
+        (false, true) => {}
+        (true, true) => rules.extend(NetworkRule::internal()),
+        (_, false) => {
+            let allowed = site.allow.iter().filter(|net| !internal || private(net));
+            rules.extend(allowed.map(|network| NetworkRule { network: *network, allow: true }));
+            rules.extend(NetworkRule::everyone_else(false));
+        }
+    }
+    rules
+}
+
+fn compression(local: &Directives) -> Compression {
+    let mut compression = Compression::default();
+    if !local.gzip_types.is_empty() {
+        let types = local.gzip_types.iter().map(String::as_str).chain(["text/html"]);
+        compression.types = types.map(crate::cache::rules::Glob::new).collect();
+    }
+    if let Some(bytes) = local.gzip_min_length {
+        compression.min_size = bytes;
+    }
+    compression
+}
+
+fn redirect(status: u16, address: &str) -> Option<Action> {
+    let status = StatusCode::from_u16(status).ok()?;
+    Some(Action::Redirect(Redirect { status, location: location(address).parse().ok()? }))
+}
+
+/// nginx's variables as our placeholders.
+fn location(address: &str) -> String {
+    [
+        ("$http_host", "$host"),
+        ("$is_args$args", "$query"),
+        ("?$args", "$query"),
+        ("?$query_string", "$query"),
+        ("$uri", "$path"),
+    ]
+    .iter()
+    .fold(address.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
+}
+
+/// `$1` as `${1}`, so that a letter after it does not become a part of the name.
+fn braced(replacement: &str) -> String {
+    let mut out = String::new();
+    let mut chars = replacement.chars().peekable();
+    while let Some(c) = chars.next() {
+        match chars.peek() {
+            Some(digit) if c == '$' && digit.is_ascii_digit() => {
+                out.push_str(&format!("${{{digit}}}"));
+                chars.next();
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}

@@ -1,0 +1,114 @@
+//! `[discovery]`: containers that say themselves which hosts they answer for.
+
+use super::reader::{Table, Value};
+use crate::discovery::docker;
+use crate::discovery::nginx_proxy::ProxySettings;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where sites come from beside the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// Who knows the containers.
+    pub source: DiscoverySource,
+    /// The folders that belong to them.
+    pub folders: DiscoveryFolders,
+    /// What nginx-proxy's own variables say for all of them.
+    pub proxy: ProxySettings,
+}
+
+/// Who knows the containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiscoverySource {
+    /// A Docker Engine.
+    Docker(docker::Settings),
+}
+
+/// Folders that nginx-proxy has beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiscoveryFolders {
+    /// `/etc/nginx/certs`: as `[tls] certificates` says.
+    pub certificates: Option<PathBuf>,
+    /// `/etc/nginx/htpasswd`.
+    pub htpasswd: Option<PathBuf>,
+    /// `/etc/nginx/vhost.d`.
+    pub vhost: Option<PathBuf>,
+}
+
+/// Reads `[discovery.docker]`; `certificates` is the folder of `[tls]`.
+pub(super) fn discovery(table: &Table<'_>, certificates: Option<&Path>) -> Option<Discovery> {
+    let docker = table.get("docker");
+    if docker.is_none() {
+        table.absence("`discovery` names no source", "add `[discovery.docker]`");
+    }
+    docker?.table(|table| docker_source(table, certificates)).flatten()
+}
+
+fn docker_source(table: &Table<'_>, certificates: Option<&Path>) -> Option<Discovery> {
+    let tls = table.get("tls").and_then(|v| v.path("\"/etc/docker/certs\""));
+    let endpoint_value = table.get("endpoint");
+    let endpoint = endpoint_value.as_ref().and_then(|value| {
+        let text = value.text("\"unix:///var/run/docker.sock\"")?;
+        match docker::Endpoint::parse(text, tls.clone()) {
+            Ok(endpoint) => Some(endpoint),
+            Err(_) => {
+                value.problem(
+                    format!("`{}` is \"{}\", not an engine's address", value.key(), value.shown()),
+                    "write it as in \"unix:///var/run/docker.sock\" or \"tcp://10.0.0.5:2376\"",
+                );
+                None
+            }
+        }
+    });
+    let filters = table.get("filters").map(|value| filters(&value));
+    let swarm = table.get("swarm").and_then(|v| v.boolean()).unwrap_or(false);
+    let htpasswd = table.get("htpasswd").and_then(|v| v.path("\"htpasswd\""));
+    let vhost = table.get("vhost").and_then(|v| v.path("\"vhost.d\""));
+    let proxy = table.get("variables").and_then(|value| value.table(|table| variables(table, &value)));
+    let environment = docker::Settings::from_environment(table.document.env, &|path| path.exists());
+    let mut settings = match (environment, endpoint) {
+        (Ok(settings), None) => settings,
+        (Ok(settings), Some(endpoint)) => docker::Settings { endpoint, ..settings },
+        (Err(_), Some(endpoint)) => docker::Settings { endpoint, filters: Default::default(), swarm: false },
+        (Err(error), None) => {
+            table.absence(error.to_string(), "correct the variable, or write `endpoint` here");
+            return None;
+        }
+    };
+    settings.filters = filters.unwrap_or(settings.filters);
+    settings.swarm = swarm;
+    let folders = DiscoveryFolders { certificates: certificates.map(Path::to_owned), htpasswd, vhost };
+    Some(Discovery { source: DiscoverySource::Docker(settings), folders, proxy: proxy.unwrap_or_default() })
+}
+
+fn filters(value: &Value<'_>) -> std::collections::HashMap<String, Vec<String>> {
+    let mut all: std::collections::HashMap<String, Vec<String>> = Default::default();
+    for element in value.array("[\"label=com.example.public\"]").unwrap_or_default() {
+        let Some(text) = element.text("\"label=com.example.public\"") else { continue };
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+                all.entry(name.to_owned()).or_default().push(value.to_owned());
+            }
+            _ => element.problem(
+                format!("`{}` is \"{}\", not a filter", element.key(), element.shown()),
+                "write it as in \"label=com.example.public\" or \"status=running\"",
+            ),
+        }
+    }
+    all
+}
+
+/// nginx-proxy's variables, in its own words.
+fn variables(table: &Table<'_>, whole: &Value<'_>) -> ProxySettings {
+    let mut env = BTreeMap::new();
+    for (name, value) in table.named() {
+        if let Some(text) = value.string("\"noredirect\"") {
+            env.insert(name.to_owned(), text.to_owned());
+        }
+    }
+    let (settings, problems) = ProxySettings::read(&env);
+    for problem in problems {
+        whole.problem(problem, "correct it, or leave it out");
+    }
+    settings
+}

@@ -5,6 +5,8 @@
 //! | `GET /healthz` | 200 whenever the process serves |
 //! | `GET /readyz` | 200, or 503 with the reason |
 //! | `GET /metrics` | the text exposition format 0.0.4 |
+//! | `GET /traffic` | the traffic rules that forward, their groups with weights and counts |
+//! | `GET`, `PUT /traffic/<site>/<rule>` | one of them; `{"weights": {"<group>": 50}}` changes it |
 //! | `POST /purge` | `{"urls": […], "prefixes": […], "hosts": […], "tags": […]}` or `{"all": true}`, each with `"soft": true` where it is meant to be kept as stale; or a form with `url=…`, `prefix=…`, `host=…`, `tag=…`, `all=true`, `soft=true` |
 //!
 //! Who may ask is decided in `guard`: a token where one is set, else nothing that a browser sends for another site.
@@ -14,10 +16,12 @@ mod guard;
 mod purge;
 mod serve;
 mod socket;
+mod traffic;
 
 pub use socket::BindError;
 
 use crate::cache::purge::{Failure, Order, Report};
+use crate::route::traffic::{RuleState, WeightsError};
 use crate::types::Secret;
 use async_trait::async_trait;
 use std::net::SocketAddr;
@@ -55,6 +59,20 @@ pub trait Backend: Send + Sync + 'static {
     /// The routes in force: hosts, paths, servers, where each came from and what is to be said of it.
     fn routes(&self) -> serde_json::Value {
         serde_json::Value::Null
+    }
+
+    /// The traffic rules in force that forward.
+    fn traffic(&self) -> Vec<RuleState> {
+        Vec::new()
+    }
+
+    /// Changes weights of such a rule, all that are named or none.
+    ///
+    /// # Errors
+    /// See [`WeightsError`].
+    fn set_weights(&self, site: &str, rule: &str, weights: &[(String, u32)]) -> Result<RuleState, WeightsError> {
+        let _ = (site, rule, weights);
+        Err(WeightsError::NoRule)
     }
 
     /// Takes stored responses out of every tier; durable before it returns. Runs to its end even if the caller hangs up,

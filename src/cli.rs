@@ -1,10 +1,12 @@
 //! The command line: what the arguments say, and which exit status each outcome has.
 
 mod check;
+mod discover;
 mod logging;
 mod purge;
 mod routes;
 mod store;
+mod traffic;
 mod trust;
 mod warm;
 mod why;
@@ -81,8 +83,13 @@ fn dispatch(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: 
             crate::demo::run(args.into())
         }
         Command::Purge(args) => purge::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
+        Command::Discover(args) => {
+            logging::init();
+            discover::run(&args, &|name| std::env::var(name).ok(), err).into()
+        }
         Command::Routes(args) => routes::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
         Command::Store(args) => store::run(&args, crate::clock::Clock::system().now(), out, err).into(),
+        Command::Traffic(args) => traffic::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
         Command::Warm(args) => warm::run(&args, out, err).into(),
         Command::Why(args) => why::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
         Command::Cert(CertCommand { kind: CertKind::SelfSigned(args) }) => self_signed(&args, out, err).into(),
@@ -181,6 +188,17 @@ Examples:
   selvedge purge --admin unix:/run/selvedge/admin.sock --all")]
     Purge(purge::Purge),
 
+    /// Show and change how traffic rules share requests out on a running server
+    ///
+    /// What is changed counts at once and until the next change, or a restart, or a reload that gives the rule other groups
+    /// or weights. No request is dropped. `shift` exits 1 if it had to roll back.
+    #[command(after_help = "\
+Examples:
+  selvedge traffic show --config edge.toml
+  selvedge traffic set www canary old=90 new=10
+  selvedge traffic shift www canary --to new --steps 10 --every 1m --max-errors 0.5")]
+    Traffic(traffic::Traffic),
+
     /// Fetch URLs through a running server, so that its cache has them before clients ask
     ///
     /// Prints how many responses of each status came, and what the cache did. Exits 1 if any failed: could not be
@@ -191,6 +209,16 @@ Examples:
   selvedge warm --edge 10.0.0.5:443 --sitemap https://www.example.com/sitemap.xml --concurrency 32
   selvedge warm --edge 127.0.0.1:8443 --insecure --list urls.txt -H 'Accept-Encoding: br'")]
     Warm(warm::Warm),
+
+    /// Offer what an engine's containers ask for to edges that do not see its socket
+    ///
+    /// Watches the engine (DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH, DOCKER_CONTAINER_FILTERS) and hands on names,
+    /// addresses and the variables that routing reads, nothing else. An edge asks with `[discovery.remote]`.
+    #[command(after_help = "\
+Examples:
+  selvedge discover
+  selvedge discover --listen 10.0.0.5:9443 --token-env DISCOVER_TOKEN --cert discover.crt --key discover.key")]
+    Discover(discover::Discover),
 
     /// Show the routes of a running server, and where each came from
     ///

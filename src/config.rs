@@ -13,6 +13,7 @@ mod rules;
 mod server;
 mod settings;
 mod sites;
+mod traffic;
 mod transform;
 
 pub use discovery::{Discovery, DiscoveryFolders, DiscoverySource};

@@ -1,6 +1,6 @@
 //! Where sites come from without being written down: containers and their variables.
 //!
-//! A provider (`docker.rs`, `swarm.rs`, `remote.rs`) watches a source and emits [`Snapshot`]s, each whole;
+//! A provider (`docker.rs`, `remote.rs`) watches a source and emits [`Snapshot`]s, each whole;
 //! [`nginx_proxy::translate`] turns one into sites as nginx-proxy would route them. Nothing here serves, resolves or
 //! connects to an origin: `app` merges the sites with those of the configuration file and swaps the table.
 
@@ -8,6 +8,7 @@ mod container;
 pub mod docker;
 mod feed;
 pub mod nginx_proxy;
+pub mod remote;
 
 pub use container::{Container, Health, Network, State, is_relevant_label, is_relevant_variable};
 pub use feed::{Feed, Report, Reports};

@@ -27,6 +27,11 @@ pub struct Metrics {
     pub origin_errors: IntCounterVec,
     /// `selvedge_origin_server_up{origin,server}`: 1, or 0 while ejected.
     pub origin_server_up: IntGaugeVec,
+    /// `selvedge_traffic_requests_total{site,rule,group,result}`: requests that a rule gave to a group and its origin
+    /// answered, or `failed` to.
+    pub traffic_requests: IntCounterVec,
+    /// `selvedge_mirrored_requests_total{site,rule,result}`: copies `sent`, `failed`, and `dropped` for want of room.
+    pub mirrored: IntCounterVec,
     tier_bytes: IntGaugeVec,
     tier_capacity: IntGaugeVec,
     tier_objects: IntGaugeVec,
@@ -108,6 +113,13 @@ impl Metrics {
             request_bytes: counters(&r, "request_bytes_total", "Body bytes received from clients.", &["site"]),
             request_seconds: histograms(&r, "request_seconds", "Request head read to last byte written.", &["site"]),
             origin_seconds: histograms(&r, "origin_seconds", "Request sent to response head received.", &["origin"]),
+            traffic_requests: counters(
+                &r,
+                "traffic_requests_total",
+                "Requests given to a group by a traffic rule.",
+                &["site", "rule", "group", "result"],
+            ),
+            mirrored: counters(&r, "mirrored_requests_total", "Copies of requests.", &["site", "rule", "result"]),
             origin_errors: counters(&r, "origin_errors_total", "Failed origin attempts.", &["origin", "kind"]),
             origin_server_up: gauges(&r, "origin_server_up", "0 while ejected.", &["origin", "server"]),
             tier_bytes: gauges(&r, "tier_bytes", "Bytes held by a storage tier.", &["tier"]),

@@ -9,22 +9,24 @@ mod access;
 pub mod access_log;
 mod answer;
 mod caching;
+mod choose;
 mod compress;
 mod context;
 mod cors;
+mod downstream;
 mod edge;
 pub mod explain;
-mod handshakes;
-mod downstream;
 mod failure;
 mod forward;
 mod gate;
 mod guard;
+mod handshakes;
 mod headers;
 pub mod hot;
 mod htpasswd;
 mod kept;
 pub mod listen;
+mod mirror;
 mod plane;
 pub mod purge;
 mod ranges;
@@ -34,29 +36,29 @@ mod s3;
 mod sibling;
 mod slices;
 mod target;
+pub mod traffic;
 mod wire;
 
+pub use access::Access;
 pub use compress::{Coding, Compression};
 pub use context::RequestContext;
 pub use cors::Cors;
 pub use edge::Edge;
-pub use access::Access;
 pub use handshakes::{Handshakes, SiteCertificates, SiteNames};
 pub use headers::{FieldRules, HeaderRules, Security, Template, TemplateError};
 pub use htpasswd::Htpasswd;
 pub use kept::Kept;
+pub use mirror::Shadow;
 pub use plane::{NodeRules, Plane, RouteRule, SiteHandles, SitePolicy};
 pub use target::{Scheme, Target};
 
 use crate::cache::{self, policy};
 use crate::field::cache_status::Forward;
 use crate::field::date;
-use crate::origin::{Kind, Outcome, PickError};
-use crate::route::settings::RouteTimeouts;
+use crate::origin::{Kind, Outcome};
 use answer::Answer;
 use async_trait::async_trait;
 use bytes::Bytes;
-use context::Server;
 use failure::Failure;
 use http::{Method, StatusCode};
 use pingora::cache::key::HashBinary;
@@ -143,7 +145,10 @@ impl ProxyHttp for Phases {
             Err(answer) => Some(answer),
         };
         match answer {
-            None => Ok(false),
+            None => {
+                mirror::begin(&self.0, session, ctx);
+                Ok(false)
+            }
             Some(answer) => {
                 if matches!(answer, Answer::Refused(_)) {
                     // What follows on a connection whose request has no single reading has none either.
@@ -268,30 +273,7 @@ impl ProxyHttp for Phases {
 
     /// Origin choice.
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
-        let Some(rule) = &ctx.rule else { return Error::e_explain(ErrorType::InternalError, "no route") };
-        match rule.origin.pick(&ctx.tried).await {
-            Ok(mut picked) => {
-                let RouteTimeouts { connect, read } = rule.settings.timeouts;
-                picked.limit(connect, read);
-                if session.is_upgrade_req() {
-                    picked.for_upgrade();
-                }
-                ctx.server = Some(Server { id: picked.server, address: picked.address });
-                explain::asked(ctx);
-                Ok(Box::new(picked.peer))
-            }
-            Err(error) => {
-                rule.origin.count_error(error.as_str());
-                // Where servers were tried, the last one's failure says more than that there are no others.
-                ctx.failure = ctx.failure.or(Some(match error {
-                    PickError::Unresolved(_) => Failure::Dns,
-                    PickError::Exhausted => Failure::Unavailable,
-                }));
-                let mut error = Error::because(ErrorType::ConnectError, "choosing a server", error);
-                error.set_retry(false);
-                Err(error.into_up())
-            }
-        }
+        choose::peer(session, ctx).await
     }
 
     /// The request as the origin gets it; signing is last.
@@ -301,6 +283,7 @@ impl ProxyHttp for Phases {
         upstream: &mut RequestHeader,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
+        upstream.remove_header(&traffic::GROUP_MARK);
         let Some(rule) = ctx.rule.clone() else { return Ok(()) };
         ctx.asked = Some(Instant::now());
         sibling::choose(&rule, session.req_header(), session.cache.enabled(), ctx);
@@ -323,10 +306,11 @@ impl ProxyHttp for Phases {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         ctx.request_bytes += body.as_ref().map_or(0, |b| b.len() as u64);
+        mirror::collect(&self.0, ctx, body.as_ref(), end);
         match ctx.rule.as_ref().and_then(|rule| rule.max_request_body) {
             Some(limit) if ctx.request_bytes > limit => {
                 Error::e_explain(ErrorType::HTTPStatus(413), "the request body is too large").map_err(|e| e.into_down())
@@ -506,9 +490,16 @@ impl ProxyHttp for Phases {
     }
 
     /// A request that was never sent may go to another server.
-    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Self::CTX, mut error: Box<Error>) -> Box<Error> {
-        note_origin_failure(ctx, failure::classify(&error));
-        error.set_retry(ctx.tried.len() < MAX_SERVERS_TRIED);
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Self::CTX,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        choose::note_failure(ctx, failure::classify(&error));
+        let more = ctx.tried.len() < MAX_SERVERS_TRIED;
+        error.set_retry(more || gate::give_up_group(session, ctx));
         error
     }
 
@@ -530,7 +521,7 @@ impl ProxyHttp for Phases {
         if repeatable {
             error.retry.decide_reuse(reused);
             if !error.retry() && self.0.goes_to_the_next(session, ctx, &error) {
-                note_origin_failure(ctx, failure::classify(&error));
+                choose::note_failure(ctx, failure::classify(&error));
                 error.set_retry(ctx.tried.len() < MAX_SERVERS_TRIED);
                 return error;
             }
@@ -539,7 +530,7 @@ impl ProxyHttp for Phases {
         }
         let failure = failure::classify(&error);
         if failure.is_origins() && !error.retry() && *error.esource() == ErrorSource::Upstream {
-            note_origin_failure(ctx, failure);
+            choose::note_failure(ctx, failure);
         }
         error
     }
@@ -592,16 +583,6 @@ impl ProxyHttp for Phases {
     ) -> bool {
         self.0.log.enabled() || s3::asks_again(error)
     }
-}
-
-/// Counts a failed attempt against its server and remembers it.
-fn note_origin_failure(ctx: &mut RequestContext, failure: Failure) {
-    ctx.failure = Some(failure);
-    explain::attempt_failed(ctx, failure);
-    let (Some(rule), Some(server)) = (&ctx.rule, ctx.server) else { return };
-    rule.origin.report(server.id, Outcome::Failure);
-    rule.origin.count_error(failure.as_str());
-    ctx.tried.push(server.id);
 }
 
 #[cfg(any(test, fuzzing))]

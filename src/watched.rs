@@ -32,10 +32,13 @@ pub enum WatchedError {
     },
 }
 
+/// What makes something of the files' contents, or says what is wrong with them.
+type Parse<T> = Box<dyn Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync>;
+
 /// What is read from some files. A change that cannot be read leaves what was there, and is logged once.
 pub struct Watched<T> {
     files: Vec<PathBuf>,
-    parse: Box<dyn Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync>,
+    parse: Parse<T>,
     state: Mutex<State<T>>,
 }
 
@@ -56,10 +59,7 @@ struct Stamp {
 
 impl<T> Watched<T> {
     /// Watches `files`; `parse` gets their contents in that order. Nothing is read before it is asked for.
-    pub fn new(
-        files: Vec<PathBuf>,
-        parse: impl Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(files: Vec<PathBuf>, parse: impl Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync + 'static) -> Self {
         let state = Mutex::new(State { value: None, seen: Vec::new(), looked: None });
         Self { files, parse: Box::new(parse), state }
     }

@@ -102,6 +102,7 @@ pub fn serve<S: Subject>(runtime: &tokio::runtime::Runtime, subject: S, opened: 
             tasks: number("tasks").max(1),
             limit: Duration::from_millis(number("milliseconds")),
             thorough: command["thorough"] == true,
+            part: (number("part"), number("parts").max(1)),
         };
         let done = match command["do"].as_str() {
             Some("fill") => runtime.block_on(run.fill())?,
@@ -135,6 +136,8 @@ struct Run<S> {
     /// Zero: no limit.
     limit: Duration,
     thorough: bool,
+    /// Which of how many parts of the objects are read.
+    part: (u64, u64),
 }
 
 impl<S: Subject> Run<S> {
@@ -162,12 +165,13 @@ impl<S: Subject> Run<S> {
         Ok(timed(done, start, cpu))
     }
 
-    /// Gets every object once, in no order; with `wrap` over and over until the time is up.
+    /// Gets every object of the part once, in no order; with `wrap` over and over until the time is up.
     async fn read(self, wrap: bool) -> Result<Value, String> {
         let limit = if self.limit.is_zero() { Duration::from_secs(3600) } else { self.limit };
         let run = Arc::new(self);
         let (next, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let order: Arc<[u64]> = shuffled(run.count).into();
+        let (part, parts) = run.part;
+        let order: Arc<[u64]> = shuffled(run.count).into_iter().filter(|key| key % parts == part).collect();
         let (start, cpu) = (Instant::now(), cpu_seconds());
         let task = |_| {
             let (run, next, stop, order) = (Arc::clone(&run), Arc::clone(&next), Arc::clone(&stop), Arc::clone(&order));
@@ -177,11 +181,11 @@ impl<S: Subject> Run<S> {
                 while !stop.load(Ordering::Relaxed) {
                     let batch = if wrap { 32 } else { 1 };
                     let at = next.fetch_add(batch, Ordering::Relaxed);
-                    if !wrap && at >= run.count {
+                    if !wrap && at >= order.len() as u64 {
                         break;
                     }
                     for n in at..at + batch {
-                        run.get(order[(n % run.count) as usize]).await?;
+                        run.get(order[n as usize % order.len()]).await?;
                         done += 1;
                     }
                     if start.elapsed() >= limit {

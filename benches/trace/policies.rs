@@ -226,6 +226,70 @@ impl Policy for S3Fifo {
     }
 }
 
+/// Counts every request of every object for ever, each worth half as much after so many requests, and keeps what counts
+/// most: where requests are independent of each other, nothing that does not know the future does better in the end.
+pub struct Lfu {
+    capacity: u64,
+    used: u64,
+    written: u64,
+    /// By how much a request outweighs the one before it, as a logarithm.
+    rise: f64,
+    /// Of every object ever seen, when last asked for and what it counted then.
+    counts: HashMap<u64, (usize, f64)>,
+    objects: HashMap<u64, (u64, u64)>,
+    order: BTreeSet<(u64, u64)>,
+}
+
+impl Lfu {
+    /// `half_life` in requests; `None`: for ever.
+    pub fn new(capacity: u64, half_life: Option<f64>) -> Self {
+        let rise = half_life.map_or(0.0, |half_life| std::f64::consts::LN_2 / half_life.max(1.0));
+        let (objects, order) = (HashMap::new(), BTreeSet::new());
+        Self { capacity, used: 0, written: 0, rise, counts: HashMap::new(), objects, order }
+    }
+
+    /// Its weight among the others: the same whenever it is looked at.
+    fn score(&mut self, n: usize, object: u64) -> u64 {
+        let (last, count) = self.counts.entry(object).or_insert((n, 0.0));
+        *count = *count * (-self.rise * (n - *last) as f64).exp() + 1.0;
+        *last = n;
+        ((count.ln() + self.rise * n as f64) * 1e6) as u64
+    }
+}
+
+impl Policy for Lfu {
+    fn request(&mut self, n: usize, object: u64, size: u64) -> u64 {
+        let (score, weight) = (self.score(n, object), stored_size(size));
+        if let Some((held, _)) = self.objects.get_mut(&object) {
+            self.order.remove(&(*held, object));
+            *held = score;
+            self.order.insert((score, object));
+            return size;
+        }
+        // Whatever would have to go for it has to count less.
+        let mut missing = (self.used + weight).saturating_sub(self.capacity);
+        let mut losers = self.order.iter().take_while(|(held, _)| *held < score);
+        while missing > 0 {
+            let Some((_, loser)) = losers.next() else { return 0 };
+            missing = missing.saturating_sub(self.objects[loser].1);
+        }
+        while self.used + weight > self.capacity
+            && let Some((_, loser)) = self.order.pop_first()
+        {
+            self.used -= self.objects.remove(&loser).map_or(0, |(_, weight)| weight);
+        }
+        self.used += weight;
+        self.written += weight;
+        self.objects.insert(object, (score, weight));
+        self.order.insert((score, object));
+        0
+    }
+
+    fn written(&self) -> u64 {
+        self.written
+    }
+}
+
 /// Knows the future: what is asked for last goes first, and what never is again is not stored. With objects of one size
 /// nothing can do better.
 pub struct Belady {
@@ -297,6 +361,10 @@ pub fn self_test() {
     let scan: Vec<u64> = [1, 1, 1].into_iter().chain(100..200).chain([1]).collect();
     assert_eq!(hits(&mut S3Fifo::new(20 * unit), &scan).last(), Some(&true));
     assert_eq!(hits(&mut Lru::new(20 * unit), &scan).last(), Some(&false));
+    assert_eq!(
+        hits(&mut Lfu::new(2 * unit, None), &[1, 1, 2, 3, 2, 1, 2, 3, 3, 3, 3]).iter().filter(|hit| **hit).count(),
+        5
+    );
     let mut tiny = TinyLfu::new(20 * unit);
     assert_eq!(hits(&mut tiny, &[1, 1]), [false, true]);
     assert_eq!(tiny.written(), unit);

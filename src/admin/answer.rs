@@ -12,7 +12,15 @@ use serde_json::{Value, json};
 pub(super) type Answer = Response<Full<Bytes>>;
 
 /// The endpoints with their methods, as a 404 lists them.
-const ENDPOINTS: [&str; 5] = ["GET /healthz", "GET /readyz", "GET /metrics", "GET /routes", "POST /purge"];
+const ENDPOINTS: [&str; 7] = [
+    "GET /healthz",
+    "GET /readyz",
+    "GET /metrics",
+    "GET /routes",
+    "POST /purge",
+    "GET /traffic",
+    "PUT /traffic/<site>/<rule>",
+];
 
 pub(super) fn health() -> Answer {
     plain(StatusCode::OK, "ok\n".to_owned())
@@ -93,7 +101,7 @@ fn plain(status: StatusCode, text: String) -> Answer {
     answer(status, "text/plain; charset=utf-8", text.into())
 }
 
-fn json(status: StatusCode, value: &Value) -> Answer {
+pub(super) fn json(status: StatusCode, value: &Value) -> Answer {
     answer(status, "application/json", format!("{value}\n").into())
 }
 

@@ -3,7 +3,7 @@
 use super::answer::{self, Answer};
 use super::guard::Guard;
 use super::socket::Socket;
-use super::{Backend, Order, Readiness, purge};
+use super::{Backend, Order, Readiness, purge, traffic};
 use crate::types::Secret;
 use http::{Method, Request};
 use hyper::body::Incoming;
@@ -172,6 +172,9 @@ async fn respond(shared: &Shared, request: Request<Incoming>, who: Arc<str>) -> 
             Ok(order) => carry_out(Arc::clone(&shared.backend), order, who).await,
             Err(bad) => answer::bad_purge(&bad),
         },
+        path if path == "/traffic" || path.starts_with("/traffic/") => {
+            traffic::respond(&*shared.backend, &head.method, path, body, &who).await
+        }
         "/healthz" | "/readyz" | "/metrics" | "/routes" => answer::wrong_method("GET, HEAD"),
         "/purge" => answer::wrong_method("POST"),
         _ => answer::no_endpoint(),

@@ -4,8 +4,8 @@ use crate::config::{DiscoveryFolders, Route, Site};
 use crate::discovery::Snapshot;
 use crate::discovery::nginx_proxy::{self, Facts};
 use crate::discovery::nginx_proxy::{
-    Access, Answer, Caching, DefaultRoot, Directives, Files, Level, Note, PathRoute, Proto, ProxySettings, Translation,
-    Www,
+    Access, Answer, Balance, Caching, DefaultRoot, Directives, Files, Level, Note, PathRoute, Proto, ProxySettings,
+    Translation, Www,
 };
 use crate::origin;
 use crate::proxy::{Compression, HeaderRules};
@@ -90,7 +90,9 @@ impl Adapter<'_> {
         }
         let mut paths = HashSet::new();
         let mut routes = Vec::new();
-        for route in &site.paths {
+        let nothing = PathRoute::unserved();
+        let asked = if site.refused.is_some() { std::slice::from_ref(&nothing) } else { &site.paths };
+        for route in asked {
             if paths.insert(route.pattern.to_string()) {
                 routes.push(self.route(site, route));
             } else {
@@ -192,6 +194,7 @@ impl Adapter<'_> {
     /// What `vhost.d` answers or rewrites itself, before any location.
     fn rules(&mut self, site: &nginx_proxy::Site) -> Vec<Rule> {
         let mut rules = Vec::new();
+        rules.extend(site.debug_endpoint.then(|| debug_endpoint(site)));
         self.rules_of(&site.host, &site.directives, None, &mut rules);
         for route in &site.paths {
             let path = match &route.pattern {
@@ -251,6 +254,9 @@ impl Adapter<'_> {
 
     fn route(&mut self, site: &nginx_proxy::Site, route: &PathRoute) -> Route {
         let name: Arc<str> = format!("docker:{}{}", site.host, route.path).into();
+        if route.balance != Balance::RoundRobin {
+            self.note(Level::Warning, &site.host, "loadbalance is understood, but requests take turns here");
+        }
         let local = merged(&site.directives, &route.directives);
         self.out.origins.insert(Arc::clone(&name), origin_of(site, route, &local));
         let (cache, lifetime) = match site.cache {
@@ -323,6 +329,39 @@ impl Adapter<'_> {
             replace_prefix: route.dest.as_deref().map(Into::into),
             timeouts: RouteTimeouts { connect: local.connect_timeout, read: local.read_timeout },
         }
+    }
+}
+
+/// nginx-proxy's view of how the host was resolved.
+fn debug_endpoint(site: &nginx_proxy::Site) -> Rule {
+    let path = |route: &PathRoute| {
+        let servers = route.servers.iter().map(|s| serde_json::json!({ "container": &*s.container, "why": s.why }));
+        serde_json::json!({
+            "path": &*route.path,
+            "dest": route.dest,
+            "proto": route.proto.as_str(),
+            "servers": servers.collect::<Vec<_>>(),
+        })
+    };
+    let view = serde_json::json!({
+        "host": &*site.host,
+        "containers": site.containers.iter().map(|name| &**name).collect::<Vec<_>>(),
+        "https_method": site.https.as_str(),
+        "certificate": site.certificate.as_deref(),
+        "hsts": site.hsts,
+        "paths": site.paths.iter().map(path).collect::<Vec<_>>(),
+    });
+    let respond = Respond {
+        status: StatusCode::OK,
+        content_type: HeaderValue::from_static("application/json"),
+        body: format!("{view}\n").into(),
+    };
+    Rule {
+        name: "nginx-proxy-debug".into(),
+        when: Conditions { paths: vec![PathMatch::Exact("/nginx-proxy-debug".into())], ..Conditions::default() },
+        rewrite: None,
+        mirror: None,
+        action: Some(Action::Respond(respond)),
     }
 }
 
@@ -461,4 +500,79 @@ fn braced(replacement: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::{Container, Place};
+
+    fn adapted(containers: Vec<Container>, files: &Files) -> Discovered {
+        let snapshot = Snapshot { containers, place: Place::Host };
+        let (proxy, _) = ProxySettings::read(&BTreeMap::new());
+        let folders = DiscoveryFolders::default();
+        let taken = ["taken.test".to_owned()].into();
+        let around = Surroundings { proxy: &proxy, folders: &folders, http: &[80], https: &[443], taken: &taken };
+        adapt(&snapshot, files, &around)
+    }
+
+    fn container(name: &str, settings: &[(&str, &str)]) -> Container {
+        Container {
+            id: name.to_owned(),
+            name: name.to_owned(),
+            env: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            networks: vec![crate::discovery::Network { ipv4: Some([10, 0, 0, 2].into()), ..Default::default() }],
+            ..Container::default()
+        }
+    }
+
+    #[test]
+    fn two_thousand_hosts_are_each_a_site_with_an_origin() {
+        let containers = (0..2000).map(|n| container(&format!("c{n}"), &[("VIRTUAL_HOST", &format!("h{n}.test"))]));
+        let discovered = adapted(containers.collect(), &Files::default());
+        assert_eq!((discovered.sites.len(), discovered.origins.len()), (2000, 2000));
+        assert_eq!(discovered.translation.notes, []);
+    }
+
+    #[test]
+    fn hosts_of_the_file_and_doubles_are_left_out_and_told() {
+        let host = [("VIRTUAL_HOST", "taken.test,[::1],[0:0::1],ok.test")];
+        let doubled = [("VIRTUAL_HOST", "ok.test"), ("VIRTUAL_PATH", "^~ /")];
+        let discovered = adapted(vec![container("a", &host), container("b", &doubled)], &Files::default());
+        let hosts: Vec<&str> = discovered.sites.iter().map(|site| &*site.name).collect();
+        assert_eq!(hosts, ["[0:0::1]", "ok.test"]);
+        assert_eq!(discovered.sites[1].routes.len(), 1);
+        assert_eq!(discovered.translation.notes.len(), 3, "{:?}", discovered.translation.notes);
+    }
+
+    #[test]
+    fn a_host_that_is_refused_has_one_route_to_nobody() {
+        let refused = [("VIRTUAL_HOST", "a.test"), ("VIRTUAL_PROTO", "uwsgi"), ("VIRTUAL_PATH", "/x")];
+        let discovered = adapted(vec![container("a", &refused)], &Files::default());
+        assert_eq!(discovered.sites[0].routes[0].path.to_string(), "/");
+        let origin::Settings::Http(http) = &discovered.origins["docker:a.test/"] else { panic!("a bucket") };
+        assert!(http.servers.is_empty());
+    }
+
+    #[test]
+    fn directives_become_rules_fields_and_limits() {
+        let text = "rewrite ^/old/(.*)$ /new/$1x last; rewrite ^/go$ https://x.test/ permanent; return 301 https://y.test$request_uri;\
+                    client_max_body_size 7; deny 192.0.2.0/24; allow all; add_header A b; proxy_read_timeout 3;";
+        let files = Files { vhost: [("default".to_owned(), text.to_owned())].into(), ..Files::default() };
+        let settings = [("VIRTUAL_HOST", "a.test"), ("NETWORK_ACCESS", "internal"), ("EXTERNAL_HTTP_PORT", "8080")];
+        let discovered = adapted(vec![container("a", &settings)], &files);
+        let site = &discovered.sites[0];
+        let Some(Rewrite::Regex { .. }) = &site.settings.rules[0].rewrite else { panic!("{:?}", site.settings.rules) };
+        let rewritten = site.settings.rules[0].rewrite.as_ref().and_then(|rewrite| rewrite.apply("/old/a"));
+        assert_eq!(rewritten.as_deref(), Some("/new/ax"));
+        assert!(matches!(site.settings.rules[1].action, Some(Action::Redirect(_))));
+        assert!(matches!(site.settings.rules[2].action, Some(Action::Redirect(_))));
+        let route = &site.routes[0];
+        assert_eq!((route.max_request_body, route.headers.response.add.len()), (Some(7), 1));
+        assert_eq!(route.settings.timeouts.read, Some(Duration::from_secs(3)));
+        let admits = |ip: [u8; 4]| NetworkRule::admit(&route.settings.networks, Some(ip.into()));
+        assert_eq!([[10, 0, 0, 1], [192, 0, 2, 1], [8, 8, 8, 8]].map(admits), [true, false, false]);
+        assert_eq!(site.settings.ports, Ports::default(), "nothing listens on 8080");
+        assert!(discovered.translation.notes.iter().any(|note| note.text.contains("nothing listens there")));
+    }
 }

@@ -3,7 +3,7 @@
 use super::adapt::{Discovered, Surroundings, adapt};
 use crate::config::{Config, Discovery as Settings, DiscoverySource};
 use crate::discovery::nginx_proxy::{Files, Level, Note};
-use crate::discovery::{Feed, Report, Reports, docker};
+use crate::discovery::{Feed, Report, Reports, docker, remote};
 use crate::metrics::Metrics;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -34,6 +34,7 @@ impl Discovery {
         let (feed, mut reports) = Feed::new();
         let task = match settings.source.clone() {
             DiscoverySource::Docker(settings) => tokio::spawn(docker::watch(settings, feed)),
+            DiscoverySource::Remote(settings) => tokio::spawn(remote::watch(settings, feed)),
         };
         let first = reports.wait_for(|report| report.snapshot.is_some() || report.trouble.is_some());
         let _ = tokio::time::timeout(FIRST_WITHIN, first).await;

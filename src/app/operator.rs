@@ -5,6 +5,7 @@ use crate::admin::{Backend, Readiness};
 use crate::cache::purge::{Failure, Order, Report};
 use crate::metrics::Metrics;
 use crate::proxy::Edge;
+use crate::route::traffic::{RuleState, WeightsError};
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -51,6 +52,17 @@ impl Backend for Operator {
 
     fn routes(&self) -> serde_json::Value {
         self.routes.load().as_ref().map_or(serde_json::Value::Null, |routes| routes.to_json())
+    }
+
+    fn traffic(&self) -> Vec<RuleState> {
+        self.edge.traffic().iter().map(|live| live.state()).collect()
+    }
+
+    fn set_weights(&self, site: &str, rule: &str, weights: &[(String, u32)]) -> Result<RuleState, WeightsError> {
+        let rules = self.edge.traffic();
+        let live = rules.iter().find(|live| live.name() == (site, rule)).ok_or(WeightsError::NoRule)?;
+        live.set(weights)?;
+        Ok(live.state())
     }
 
     async fn purge(&self, order: Order, request_id: String, who: String) -> Result<Report, Failure> {

@@ -4,8 +4,12 @@ use crate::clock::Clock;
 use crate::config::{Config, Site};
 use crate::metrics::Metrics;
 use crate::origin::{self, Origin, Resolver};
+use crate::proxy::Shadow;
 use crate::proxy::listen::TlsSlot;
+use crate::proxy::traffic::{Plan, SiteTraffic};
 use crate::proxy::{Handshakes, Kept, NodeRules, Plane, RouteRule, SiteCertificates, SiteHandles, SiteNames};
+use crate::route::settings::SiteSettings;
+use crate::route::traffic::{Action, ForwardCache, Group, Rule};
 use crate::route::{RouteTable, SiteSpec};
 use crate::tls::{self, CertStore};
 use std::collections::BTreeMap;
@@ -124,10 +128,12 @@ impl Parts {
     fn site(&self, config: &Config, site: &Site, metrics: &Metrics) -> SiteSpec<Arc<RouteRule>> {
         let handles = Arc::new(SiteHandles::new(Arc::clone(&site.name), metrics).with_source(site.source.clone()));
         let settings = Arc::new(site.settings.clone());
+        let traffic = self.traffic(site, &settings, metrics);
         let routes = site.routes.iter().filter_map(|route| {
             // Configuration has checked that the origin exists.
             let (_, origin) = self.origins.get(&route.origin)?;
-            let rule = RouteRule {
+            let access = Arc::new(self.kept.access(&site.name, &route.path.to_string(), &route.settings));
+            let rule = |origin: &Arc<Origin>| RouteRule {
                 site: Arc::clone(&handles),
                 path: route.path.clone(),
                 origin: Arc::clone(origin),
@@ -139,13 +145,54 @@ impl Parts {
                 compression: route.compression.clone(),
                 site_settings: Arc::clone(&settings),
                 settings: route.settings.clone(),
-                access: self.kept.access(&site.name, &route.path.to_string(), &route.settings),
+                access: Arc::clone(&access),
+                traffic: traffic.clone(),
+                variants: Vec::new(),
+                key_tag: None,
                 max_request_body: route.max_request_body,
                 server_timing: site.server_timing.unwrap_or(config.debug.server_timing),
             };
-            Some((route.path.clone(), Arc::new(rule)))
+            let variants = settings.rules.iter().map(|own| self.variants(own, &rule)).collect();
+            Some((route.path.clone(), Arc::new(RouteRule { variants, ..rule(origin) })))
         });
         SiteSpec { hosts: site.hosts.clone(), routes: routes.collect() }
+    }
+}
+
+impl Parts {
+    /// What the site's rules have while the node runs; `None`: it has no rules.
+    fn traffic(&self, site: &Site, settings: &Arc<SiteSettings>, metrics: &Metrics) -> Option<Arc<SiteTraffic>> {
+        let plan = |rule: &Rule| {
+            let live = match &rule.action {
+                Some(Action::Forward(forward)) => Some(self.kept.groups(&site.name, &rule.name, forward, metrics)),
+                _ => None,
+            };
+            let shadow = rule.mirror.as_ref().and_then(|mirror| {
+                let (_, origin) = self.origins.get(&mirror.origin)?;
+                Some(Arc::new(Shadow::new(mirror, Arc::clone(origin), &site.name, &rule.name, metrics)))
+            });
+            Plan { live, shadow }
+        };
+        let plans: Vec<Plan> = settings.rules.iter().map(plan).collect();
+        (!plans.is_empty()).then(|| Arc::new(SiteTraffic::new(Arc::clone(settings), plans)))
+    }
+
+    /// The route before each group of a rule that forwards.
+    fn variants(&self, own: &Rule, rule: &dyn Fn(&Arc<Origin>) -> RouteRule) -> Vec<Arc<RouteRule>> {
+        let Some(Action::Forward(forward)) = &own.action else { return Vec::new() };
+        let variant = |group: &Group| {
+            let (_, origin) = self.origins.get(&group.origin)?;
+            let mut variant = rule(origin);
+            let in_key = own.when.are_in_the_key(variant.whole_query_counts());
+            match forward.cache {
+                ForwardCache::Auto if in_key => {}
+                ForwardCache::Shared => {}
+                ForwardCache::Group => variant.key_tag = Some(format!("{}/{}", own.name, group.name).into()),
+                ForwardCache::Auto | ForwardCache::Off => variant.cache = false,
+            }
+            Some(Arc::new(variant))
+        };
+        forward.groups.iter().filter_map(variant).collect()
     }
 }
 

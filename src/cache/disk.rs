@@ -3,17 +3,21 @@
 //! One thread writes, in large appends at the end of the log; reads come from the page cache where they can and from
 //! the blocking pool where they must; no lock is held across I/O. An error of the tier is a miss and a metric.
 
+mod appender;
 mod buffer;
 mod evict;
 mod flush;
 mod format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod hold;
 mod index;
 pub mod inspect;
 mod io;
 mod layout;
+mod lookup;
 mod purge_log;
+mod raw_read;
 mod read;
 mod recovery;
 mod restore;
@@ -171,8 +175,8 @@ pub enum ReadError {
     /// The bytes are not those that were written.
     #[error("checksum mismatch")]
     Checksum,
-    /// Evicted since the look-up.
-    #[error("evicted while it was being read")]
+    /// Its segment was given up, since the disk fails there, or was needed after a reader had held it for ten minutes.
+    #[error("gone while it was being read")]
     Gone,
     /// The write that was being followed did not end well.
     #[error("the write was aborted")]
@@ -195,7 +199,7 @@ pub enum WriteError {
     /// A write failed before; reads go on.
     #[error("the disk tier is out of service")]
     OutOfService,
-    /// The disk does not keep up.
+    /// The disk does not keep up, or readers hold what has to be evicted.
     #[error("the disk does not keep up")]
     Busy,
     /// Metadata above 256 KiB (less with small segments) or a body above half the capacity.

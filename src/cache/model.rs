@@ -1,9 +1,9 @@
 //! The tiers as they decide, over sizes alone: for replaying traces of millions of requests (`cargo bench --bench trace`).
 //!
 //! What decides is the tiers' own: the memory tier's cache, [`Admission`] and eviction's [`survivors`]. What is modelled is
-//! where records lie; a test holds the disk's half against the real one, and lets one decision in 200 be another. Nothing is concurrent here.
+//! where records lie; a test holds the disk's half against the real one, decision by decision. Nothing is concurrent here.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -130,9 +130,12 @@ pub(super) struct Disk {
     layout: Layout,
     seed: u64,
     admission: Admission,
+    segments: u32,
     objects: HashMap<Key, Object>,
     /// Bytes of the records that the index would name.
     bytes: u64,
+    /// Places of CHUNK records whose object is gone: the index names them until their segment goes.
+    orphans: HashSet<u64>,
     open: Option<Segment>,
     sealed: VecDeque<Segment>,
     free: u32,
@@ -143,7 +146,8 @@ pub(super) struct Disk {
 struct Object {
     write: u64,
     head: Slot,
-    chunks: Vec<Option<Slot>>,
+    /// By the number of their first block.
+    chunks: BTreeMap<u32, Slot>,
 }
 
 /// What the index knows of a record.
@@ -164,10 +168,11 @@ impl Slot {
 struct Record {
     key: Key,
     write: u64,
-    /// `None`: the HEAD.
-    chunk: Option<usize>,
+    is_head: bool,
+    /// The number of its first block.
+    first: u32,
+    body: u32,
     place: u64,
-    len: u32,
 }
 
 #[derive(Default)]
@@ -181,30 +186,28 @@ struct Segment {
 impl Disk {
     pub(super) fn new(capacity: u64, segment: u32, rule: Rule, seed: u64) -> Self {
         let layout = Layout::new(segment);
-        let free = u32::try_from(capacity / u64::from(segment)).unwrap_or(u32::MAX).max(4);
+        let segments = u32::try_from(capacity / u64::from(segment)).unwrap_or(u32::MAX).max(4);
         Self {
             layout,
             seed,
             admission: Admission::new(rule),
+            segments,
             objects: HashMap::new(),
             bytes: 0,
+            orphans: HashSet::new(),
             open: None,
             sealed: VecDeque::new(),
-            free,
+            free: segments,
             next: 0,
             written: 0,
         }
     }
 
-    /// Whether all of it is here; counts a hit.
+    /// Whether it is here; counts a hit.
     pub(super) fn get(&mut self, key: &Key) -> bool {
         let Some(object) = self.objects.get_mut(key) else { return false };
         object.head.hit();
-        if object.chunks.iter().any(Option::is_none) {
-            self.remove(key);
-            return false;
-        }
-        object.chunks.iter_mut().flatten().for_each(Slot::hit);
+        object.chunks.values_mut().for_each(Slot::hit);
         true
     }
 
@@ -226,28 +229,37 @@ impl Disk {
     /// Writes an object and makes room for the next.
     pub(super) fn put(&mut self, key: Key, size: u64) {
         self.next += 1;
-        let write = self.next;
-        let chunks = size / u64::from(self.layout.chunk);
-        let mut slots = Vec::with_capacity(chunks as usize);
-        for n in 0..chunks as usize {
-            let record = Record { key, write, chunk: Some(n), place: 0, len: self.layout.chunk_record() };
-            slots.push(self.place(record, 1));
+        let (write, chunk) = (self.next, self.layout.chunk);
+        let (mut chunks, mut first, mut left) = (BTreeMap::new(), 0, size);
+        let mut placed = true;
+        while left > u64::from(chunk) && placed {
+            let record = Record { key, write, is_head: false, first, body: chunk, place: 0 };
+            placed = self.place(record, 1, &mut chunks).map(|slot| chunks.insert(first, slot)).is_some();
+            first += chunk / self.layout.block;
+            left -= u64::from(chunk);
         }
-        let rest = (size % u64::from(self.layout.chunk)) as u32;
-        let record = Record { key, write, chunk: None, place: 0, len: self.layout.head_record(rest, METADATA as u32) };
-        if let Some(head) = self.place(record, 1) {
+        let record = Record { key, write, is_head: true, first, body: left as u32, place: 0 };
+        if let Some(head) = placed.then(|| self.place(record, 1, &mut chunks)).flatten() {
             self.remove(&key);
-            self.bytes += u64::from(head.len) + slots.iter().flatten().map(|slot| u64::from(slot.len)).sum::<u64>();
-            self.objects.insert(key, Object { write, head, chunks: slots });
+            self.objects.insert(key, Object { write, head, chunks });
+        } else {
+            self.bytes -= chunks.values().map(|slot| u64::from(slot.len)).sum::<u64>();
         }
         while self.free < Layout::RESERVE
             && let Some(oldest) = self.sealed.pop_front()
         {
             self.evict(&oldest);
             self.free += 1;
+            self.admission.segment_evicted(self.segments.into());
         }
-        let capacity = u64::from(self.free) + self.sealed.len() as u64 + u64::from(self.open.is_some());
-        self.admission.observe(self.objects.len() as u64, self.bytes, capacity * u64::from(self.layout.segment));
+        let capacity = u64::from(self.segments) * u64::from(self.layout.segment);
+        self.admission.observe(self.objects.len() as u64, self.bytes, capacity);
+    }
+
+    /// Objects, and bytes of their records and of those that wait to be evicted.
+    #[cfg(test)]
+    pub(super) fn totals(&self) -> (u64, u64) {
+        (self.objects.len() as u64, self.bytes)
     }
 
     #[cfg(test)]
@@ -257,16 +269,39 @@ impl Disk {
 
     fn remove(&mut self, key: &Key) {
         if let Some(object) = self.objects.remove(key) {
-            let chunks: u64 = object.chunks.iter().flatten().map(|slot| u64::from(slot.len)).sum();
-            self.bytes -= u64::from(object.head.len) + chunks;
+            self.bytes -= u64::from(object.head.len);
+            self.orphans.extend(object.chunks.values().map(|slot| slot.place));
         }
     }
 
-    /// As `Store::place`: `keep` segments stay free.
-    fn place(&mut self, record: Record, keep: u32) -> Option<Slot> {
-        let has_room = self.open.as_ref().is_some_and(|open| self.layout.fits(open.position, open.entries, record.len));
-        if !has_room {
-            self.sealed.extend(self.open.take());
+    fn len(&self, record: &Record) -> u32 {
+        match record.is_head {
+            true => self.layout.head_record(record.body, METADATA as u32),
+            false => self.layout.chunk_record(record.body / self.layout.block),
+        }
+    }
+
+    /// As `Store::place`: `keep` segments stay free. What does not fit the end of a segment is split, as `Draft::split` does;
+    /// `chunks` gets what is split off.
+    fn place(&mut self, mut record: Record, keep: u32, chunks: &mut BTreeMap<u32, Slot>) -> Option<Slot> {
+        while let Some(open) = &self.open {
+            let (len, block) = (self.len(&record), self.layout.block);
+            if self.layout.fits(open.position, open.entries, len) {
+                break;
+            }
+            let blocks = self.layout.room(open.position, open.entries).min(record.body / block);
+            if blocks == 0 {
+                self.sealed.extend(self.open.take());
+                break;
+            }
+            record.body -= blocks * block;
+            let first = if record.is_head { record.first } else { record.first + record.body / block };
+            record.first += if record.is_head { blocks } else { 0 };
+            let part = Record { is_head: false, first, body: blocks * block, ..record };
+            let slot = self.append(part)?;
+            chunks.insert(first, slot);
+        }
+        if self.open.is_none() {
             if self.free <= keep {
                 return None;
             }
@@ -274,13 +309,19 @@ impl Disk {
             self.written += u64::from(Layout::FRAMES);
             self.open = Some(Segment { records: Vec::new(), position: Layout::START, entries: 0 });
         }
+        self.append(record)
+    }
+
+    fn append(&mut self, record: Record) -> Option<Slot> {
+        let len = self.len(&record);
         let open = self.open.as_mut()?;
         self.next += 1;
-        open.position += record.len;
+        open.position += len;
         open.entries += 1;
         open.records.push(Record { place: self.next, ..record });
-        self.written += u64::from(record.len + Layout::ENTRY);
-        Some(Slot { place: self.next, len: record.len, hits: 0 })
+        self.written += u64::from(len + Layout::ENTRY);
+        self.bytes += u64::from(len);
+        Some(Slot { place: self.next, len, hits: 0 })
     }
 
     /// As `Store::evict`.
@@ -288,36 +329,50 @@ impl Disk {
         let mut live: Vec<(Record, u8)> =
             segment.records.iter().filter_map(|record| Some((*record, self.hits(record)?))).collect();
         live.iter_mut().filter(|(record, _)| self.slot(record).is_none()).for_each(|(_, hits)| *hits = 0);
-        let records: Vec<(u8, u32)> = live.iter().map(|(record, hits)| (*hits, record.len)).collect();
+        let records: Vec<(u8, u32)> = live.iter().map(|(record, hits)| (*hits, self.len(record))).collect();
         let survives = survivors(&records, self.layout.segment);
         let (keep, drop): (Vec<_>, Vec<_>) = live.into_iter().zip(survives).partition(|(_, survives)| *survives);
         drop.iter().for_each(|((record, _), _)| self.forget(record));
         for ((record, _), _) in keep {
-            if self.slot(&record).is_none() {
-                continue;
+            self.reinsert(&record);
+        }
+        for record in &segment.records {
+            if self.orphans.remove(&record.place) {
+                self.bytes -= u64::from(self.len(record));
             }
-            let placed = self.place(record, 0);
-            match (self.slot(&record), placed) {
-                (Some(slot), Some(placed)) => *slot = placed,
-                _ => self.forget(&record),
-            }
+        }
+    }
+
+    fn reinsert(&mut self, record: &Record) {
+        if self.slot(record).is_none() {
+            return;
+        }
+        let mut chunks = BTreeMap::new();
+        let placed = self.place(*record, 0, &mut chunks);
+        let (Some(old), Some(placed)) = (self.slot(record).copied(), placed) else { return self.forget(record) };
+        self.bytes -= u64::from(old.len);
+        if let Some(slot) = self.slot(record) {
+            *slot = placed;
+        }
+        if let Some(object) = self.objects.get_mut(&record.key) {
+            object.chunks.append(&mut chunks);
         }
     }
 
     /// The slot of a record that is still the one the index names.
     fn slot(&mut self, record: &Record) -> Option<&mut Slot> {
         let object = self.objects.get_mut(&record.key).filter(|object| object.write == record.write)?;
-        let slot = match record.chunk {
-            None => Some(&mut object.head),
-            Some(n) => object.chunks.get_mut(n).and_then(Option::as_mut),
+        let slot = match record.is_head {
+            true => Some(&mut object.head),
+            false => object.chunks.get_mut(&record.first),
         };
         slot.filter(|slot| slot.place == record.place)
     }
 
-    /// As `Store::live`: a chunk is worth what its object is, and an object that loses one is lost.
+    /// As `Store::live`: a chunk is worth what its object is.
     fn hits(&mut self, record: &Record) -> Option<u8> {
         let own = self.slot(record)?.hits;
-        if record.chunk.is_none() {
+        if record.is_head {
             return Some(own);
         }
         let head = self.objects.get(&record.key)?.head.hits;
@@ -327,14 +382,10 @@ impl Disk {
         Some(head.max(own))
     }
 
+    /// An object that loses a record is lost.
     fn forget(&mut self, record: &Record) {
-        let Some(slot) = self.slot(record).copied() else { return };
-        match (record.chunk, self.objects.get_mut(&record.key)) {
-            (Some(n), Some(object)) => {
-                object.chunks[n] = None;
-                self.bytes -= u64::from(slot.len);
-            }
-            _ => self.lose(&record.key),
+        if self.slot(record).is_some() {
+            self.lose(&record.key);
         }
     }
 

@@ -216,7 +216,7 @@ impl Cache {
         head: Head,
         promotion: Option<u64>,
     ) -> Result<Arc<Entry>, Unmoved> {
-        let again = self.promotion.is_again(&key);
+        let again = self.promotion.is_again(&key, object.len());
         let Some(asked) = promotion.filter(|_| again || self.memory.has_room()) else {
             return Err(Unmoved::Stays(head));
         };

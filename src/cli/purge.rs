@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clap::{Args, ValueHint};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::{Request, Response, StatusCode, Uri, header};
+use hyper::{Method, Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use std::fmt;
@@ -75,7 +75,7 @@ pub(super) enum Endpoint {
 
 /// Why nothing was purged, or nobody knows whether it was.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(super) enum Error {
     #[error("{0}")]
     Config(Problems),
     #[error("{} has no admin listener; add `admin` to [listen], or name one with --admin", .0.display())]
@@ -103,7 +103,7 @@ enum Error {
 }
 
 impl Error {
-    fn exit(&self) -> Exit {
+    pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::NoListener(_) | Self::NoToken(_) | Self::BadToken => Exit::Usage,
             Self::TokenWanted(_) | Self::TokenRefused(_) => Exit::Usage,
@@ -192,7 +192,16 @@ fn order(args: &Purge) -> serde_json::Value {
 
 /// Where to send the request and with which token: what the arguments say goes before what the file says.
 fn target(args: &Purge, env: &dyn Fn(&str) -> Option<String>) -> Result<(Endpoint, Option<Secret>), Error> {
-    let Purge { admin, config, token_env, .. } = args;
+    target_of(args.admin.as_ref(), args.config.as_ref(), args.token_env.as_ref(), env)
+}
+
+/// The same for any command with these arguments.
+pub(super) fn target_of(
+    admin: Option<&Endpoint>,
+    config: Option<&PathBuf>,
+    token_env: Option<&String>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Endpoint, Option<Secret>), Error> {
     let settings = match config {
         Some(path) => load_admin(path).map_err(Error::Config)?,
         None => None,
@@ -214,32 +223,38 @@ fn target(args: &Purge, env: &dyn Fn(&str) -> Option<String>) -> Result<(Endpoin
 }
 
 fn request(args: &Purge, endpoint: &Endpoint, token: Option<&Secret>) -> Result<Report, Error> {
-    let request = Request::post("/purge").header(header::CONTENT_TYPE, "application/json");
-    let (status, answer) = send(endpoint, token, request, Bytes::from(order(args).to_string()))?;
-    understood(endpoint, token.is_some(), status, &answer)
+    let answer = ask(endpoint, token, Method::POST, "/purge", Some(order(args)))?;
+    serde_json::from_slice(&answer).map_err(|error| Error::Transport(endpoint.clone(), error.to_string()))
 }
 
-fn send(
+/// Sends one request to an admin listener: the content of its 200.
+pub(super) fn ask(
     endpoint: &Endpoint,
     token: Option<&Secret>,
-    request: http::request::Builder,
-    body: Bytes,
-) -> Result<(StatusCode, Bytes), Error> {
+    method: Method,
+    path: &str,
+    body: Option<serde_json::Value>,
+) -> Result<Bytes, Error> {
     let host = match endpoint {
         Endpoint::Tcp(authority) => authority.as_str(),
         Endpoint::Unix(_) => "localhost",
     };
-    let mut request = request.header(header::HOST, host);
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
+    if body.is_some() {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
     if let Some(token) = token {
         let value = header::HeaderValue::from_str(&format!("Bearer {}", token.expose()));
         let mut value = value.map_err(|_| Error::BadToken)?;
         value.set_sensitive(true);
         request = request.header(header::AUTHORIZATION, value);
     }
-    let request =
-        request.body(Full::new(body)).map_err(|error| Error::Transport(endpoint.clone(), error.to_string()))?;
+    let request = request
+        .body(Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default())))
+        .map_err(|error| Error::Transport(endpoint.clone(), error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
-    runtime.block_on(exchange(endpoint, request))
+    let (status, answer) = runtime.block_on(exchange(endpoint, request))?;
+    understood(endpoint, token.is_some(), status, answer)
 }
 
 async fn exchange(endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Error> {
@@ -275,49 +290,12 @@ async fn talk(
     timeout(ANSWER_WITHIN, conversation).await.map_err(|_| Error::TimedOut(endpoint.clone()))?
 }
 
-fn understood(endpoint: &Endpoint, had_token: bool, status: StatusCode, answer: &[u8]) -> Result<Report, Error> {
-    match status {
-        StatusCode::OK => {
-            serde_json::from_slice(answer).map_err(|error| Error::Transport(endpoint.clone(), error.to_string()))
-        }
-        _ => Err(refusal(endpoint, had_token, status, answer)),
-    }
-}
-
-fn refusal(endpoint: &Endpoint, had_token: bool, status: StatusCode, answer: &[u8]) -> Error {
+fn understood(endpoint: &Endpoint, had_token: bool, status: StatusCode, answer: Bytes) -> Result<Bytes, Error> {
     match (status, had_token) {
-        (StatusCode::UNAUTHORIZED, false) => Error::TokenWanted(endpoint.clone()),
-        (StatusCode::UNAUTHORIZED, true) => Error::TokenRefused(endpoint.clone()),
-        _ => Error::Answered(endpoint.clone(), status, complaint(answer)),
-    }
-}
-
-/// Asks the admin listener for what it shows at `path`; an error has its words and exit status.
-pub(super) fn fetch(
-    admin: Option<&Endpoint>,
-    config: Option<&PathBuf>,
-    token_env: Option<&String>,
-    path: &str,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Bytes, (String, Exit)> {
-    let told = |error: Error| (error.to_string(), error.exit());
-    let nothing = || Vec::new();
-    let args = Purge {
-        urls: nothing(),
-        prefix: nothing(),
-        host: nothing(),
-        tag: nothing(),
-        all: false,
-        soft: false,
-        admin: admin.cloned(),
-        config: config.cloned(),
-        token_env: token_env.cloned(),
-    };
-    let (endpoint, token) = target(&args, env).map_err(told)?;
-    let (status, answer) = send(&endpoint, token.as_ref(), Request::get(path), Bytes::new()).map_err(told)?;
-    match status {
-        StatusCode::OK => Ok(answer),
-        _ => Err(told(refusal(&endpoint, token.is_some(), status, &answer))),
+        (StatusCode::OK, _) => Ok(answer),
+        (StatusCode::UNAUTHORIZED, false) => Err(Error::TokenWanted(endpoint.clone())),
+        (StatusCode::UNAUTHORIZED, true) => Err(Error::TokenRefused(endpoint.clone())),
+        _ => Err(Error::Answered(endpoint.clone(), status, complaint(&answer))),
     }
 }
 

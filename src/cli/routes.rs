@@ -1,8 +1,9 @@
 //! `selvedge routes`: the routes of a running edge, and where each came from.
 
-use super::purge::{self, Endpoint};
+use super::purge::{Endpoint, ask, target_of};
 use super::{Exit, say};
 use clap::{Args, ValueHint};
+use hyper::Method;
 use serde::Deserialize;
 use std::io::Write;
 use std::path::PathBuf;
@@ -88,12 +89,13 @@ pub(super) fn run(
     err: &mut dyn Write,
 ) -> Exit {
     let Routes { host, json, admin, config, token_env } = args;
-    let answer = purge::fetch(admin.as_ref(), config.as_ref(), token_env.as_ref(), "/routes", env);
+    let target = target_of(admin.as_ref(), config.as_ref(), token_env.as_ref(), env);
+    let answer = target.and_then(|(endpoint, token)| ask(&endpoint, token.as_ref(), Method::GET, "/routes", None));
     let answer = match answer {
         Ok(answer) => answer,
-        Err((text, exit)) => {
-            say(err, &format_args!("error: {text}\n"));
-            return exit;
+        Err(error) => {
+            say(err, &format_args!("error: {error}\n"));
+            return error.exit();
         }
     };
     let table: Table = match serde_json::from_slice(&answer) {

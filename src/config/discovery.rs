@@ -1,8 +1,8 @@
 //! `[discovery]`: containers that say themselves which hosts they answer for.
 
 use super::reader::{Table, Value};
-use crate::discovery::docker;
 use crate::discovery::nginx_proxy::ProxySettings;
+use crate::discovery::{docker, remote};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,8 @@ pub struct Discovery {
 pub enum DiscoverySource {
     /// A Docker Engine.
     Docker(docker::Settings),
+    /// A process that may see an engine.
+    Remote(remote::Settings),
 }
 
 /// Folders that nginx-proxy has beside it.
@@ -35,16 +37,63 @@ pub struct DiscoveryFolders {
     pub vhost: Option<PathBuf>,
 }
 
-/// Reads `[discovery.docker]`; `certificates` is the folder of `[tls]`.
+/// Reads `[discovery.docker]` or `[discovery.remote]`; `certificates` is the folder of `[tls]`.
 pub(super) fn discovery(table: &Table<'_>, certificates: Option<&Path>) -> Option<Discovery> {
-    let docker = table.get("docker");
-    if docker.is_none() {
-        table.absence("`discovery` names no source", "add `[discovery.docker]`");
+    let (docker, remote) = (table.get("docker"), table.get("remote"));
+    match (&docker, &remote) {
+        (None, None) => {
+            table.absence("`discovery` names no source", "add `[discovery.docker]` or `[discovery.remote]`")
+        }
+        (Some(_), Some(second)) => second.problem("`discovery` names two sources", "keep one of them"),
+        _ => {}
     }
-    docker?.table(|table| docker_source(table, certificates)).flatten()
+    let docker = docker.and_then(|v| v.table(|table| source(table, certificates, docker_source))).flatten();
+    docker.or(remote.and_then(|v| v.table(|table| source(table, certificates, remote_source))).flatten())
 }
 
-fn docker_source(table: &Table<'_>, certificates: Option<&Path>) -> Option<Discovery> {
+/// What both kinds have, and the source itself.
+fn source(
+    table: &Table<'_>,
+    certificates: Option<&Path>,
+    read: impl Fn(&Table<'_>) -> Option<DiscoverySource>,
+) -> Option<Discovery> {
+    let htpasswd = table.get("htpasswd").and_then(|v| v.path("\"htpasswd\""));
+    let vhost = table.get("vhost").and_then(|v| v.path("\"vhost.d\""));
+    let proxy = table.get("variables").and_then(|value| value.table(|table| variables(table, &value)));
+    let folders = DiscoveryFolders { certificates: certificates.map(Path::to_owned), htpasswd, vhost };
+    Some(Discovery { source: read(table)?, folders, proxy: proxy.unwrap_or_default() })
+}
+
+fn remote_source(table: &Table<'_>) -> Option<DiscoverySource> {
+    const EXAMPLE: &str = "\"unix:/run/selvedge/discover.sock\"";
+    let trust = table.get("ca").and_then(|v| v.path("\"discover.crt\""));
+    let token = table.get("token").and_then(|v| v.secret());
+    let value = table.required("endpoint", EXAMPLE)?;
+    let text = value.text(EXAMPLE)?;
+    let unix = text.strip_prefix("unix:").filter(|path| path.starts_with('/'));
+    let https = text.strip_prefix("https://").filter(|authority| authority.contains(':'));
+    let endpoint = match (unix, https, trust) {
+        (Some(path), ..) => Some(remote::Endpoint::Unix(path.into())),
+        (None, Some(authority), Some(trust)) => Some(remote::Endpoint::Https(authority.to_owned(), trust)),
+        (None, Some(_), None) => {
+            table.absence(
+                format!("`{}` has no `ca`, so that nobody could be believed", table.path),
+                "add `ca`, the file of the certificate that `selvedge discover` shows, or of who signed it",
+            );
+            None
+        }
+        (None, None, _) => {
+            value.problem(
+                format!("`{}` is \"{}\", not where containers are offered", value.key(), value.shown()),
+                "write it as in \"unix:/run/selvedge/discover.sock\" or \"https://10.0.0.5:9443\"",
+            );
+            None
+        }
+    };
+    Some(DiscoverySource::Remote(remote::Settings { endpoint: endpoint?, token }))
+}
+
+fn docker_source(table: &Table<'_>) -> Option<DiscoverySource> {
     let tls = table.get("tls").and_then(|v| v.path("\"/etc/docker/certs\""));
     let endpoint_value = table.get("endpoint");
     let endpoint = endpoint_value.as_ref().and_then(|value| {
@@ -61,24 +110,18 @@ fn docker_source(table: &Table<'_>, certificates: Option<&Path>) -> Option<Disco
         }
     });
     let filters = table.get("filters").map(|value| filters(&value));
-    let swarm = table.get("swarm").and_then(|v| v.boolean()).unwrap_or(false);
-    let htpasswd = table.get("htpasswd").and_then(|v| v.path("\"htpasswd\""));
-    let vhost = table.get("vhost").and_then(|v| v.path("\"vhost.d\""));
-    let proxy = table.get("variables").and_then(|value| value.table(|table| variables(table, &value)));
     let environment = docker::Settings::from_environment(table.document.env, &|path| path.exists());
     let mut settings = match (environment, endpoint) {
         (Ok(settings), None) => settings,
         (Ok(settings), Some(endpoint)) => docker::Settings { endpoint, ..settings },
-        (Err(_), Some(endpoint)) => docker::Settings { endpoint, filters: Default::default(), swarm: false },
+        (Err(_), Some(endpoint)) => docker::Settings { endpoint, filters: Default::default() },
         (Err(error), None) => {
             table.absence(error.to_string(), "correct the variable, or write `endpoint` here");
             return None;
         }
     };
     settings.filters = filters.unwrap_or(settings.filters);
-    settings.swarm = swarm;
-    let folders = DiscoveryFolders { certificates: certificates.map(Path::to_owned), htpasswd, vhost };
-    Some(Discovery { source: DiscoverySource::Docker(settings), folders, proxy: proxy.unwrap_or_default() })
+    Some(DiscoverySource::Docker(settings))
 }
 
 fn filters(value: &Value<'_>) -> std::collections::HashMap<String, Vec<String>> {
@@ -102,7 +145,15 @@ fn filters(value: &Value<'_>) -> std::collections::HashMap<String, Vec<String>> 
 fn variables(table: &Table<'_>, whole: &Value<'_>) -> ProxySettings {
     let mut env = BTreeMap::new();
     for (name, value) in table.named() {
-        if let Some(text) = value.string("\"noredirect\"") {
+        if !ProxySettings::NAMES.contains(&name) {
+            value.problem(
+                format!("`{}` is no variable of the proxy", value.key()),
+                format!(
+                    "write one of {}; variables of containers belong to the containers",
+                    ProxySettings::NAMES.join(", ")
+                ),
+            );
+        } else if let Some(text) = value.string("\"noredirect\"") {
             env.insert(name.to_owned(), text.to_owned());
         }
     }

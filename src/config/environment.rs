@@ -31,6 +31,10 @@ impl Config {
         })?;
         let mut config = Self::parse(&text(env, &proxy), Path::new(ENVIRONMENT), &look_up)?;
         config.downstream.trust_everyone = proxy.trust_downstream;
+        if proxy.proxy_protocol {
+            config.listen.proxy_protocol =
+                crate::route::settings::NetworkRule::everyone_else(true).map(|rule| rule.network).into();
+        }
         if let Some(discovery) = &mut config.discovery {
             discovery.proxy = proxy;
             discovery.source = DiscoverySource::Docker(engine);
@@ -123,7 +127,7 @@ mod tests {
         assert!(!config.downstream.trust_everyone);
         let discovery = config.discovery.unwrap();
         assert_eq!(discovery.proxy.https.as_str(), "nohttp");
-        let DiscoverySource::Docker(engine) = discovery.source;
+        let DiscoverySource::Docker(engine) = discovery.source else { panic!("another source") };
         assert_eq!(engine.endpoint.to_string(), "tcp://10.0.0.5:2375");
     }
 

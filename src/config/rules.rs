@@ -33,6 +33,8 @@ pub(super) struct Inherited {
     pub compression: Option<Compression>,
     /// Access and limits.
     pub settings: RouteSettings,
+    /// Largest request body in bytes.
+    pub max_request_body: Option<u64>,
     /// What passwords are for, where the file does not say: the site's first host.
     pub realm: String,
 }
@@ -47,6 +49,7 @@ impl Default for Inherited {
             cors: None,
             compression: None,
             settings: RouteSettings::default(),
+            max_request_body: None,
             realm: String::new(),
         }
     }
@@ -82,6 +85,9 @@ impl Inherited {
             table.section("compression", |table| transform::compression(table, own.compression.as_ref()))
         {
             own.compression = compression;
+        }
+        if let Some(bytes) = table.get("max_request_body").and_then(|v| v.size()) {
+            own.max_request_body = Some(bytes);
         }
         own.settings = settings::route(table, &base.settings, &base.realm);
         own

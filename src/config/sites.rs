@@ -3,7 +3,7 @@
 use super::problem::nearest;
 use super::reader::{Table, Value, list, shown};
 use super::{Route, Site};
-use super::{rules, settings};
+use super::{rules, settings, traffic};
 use crate::route::{HostPattern, PathPattern};
 use crate::types::HostName;
 use std::collections::HashMap;
@@ -50,7 +50,8 @@ fn site(table: &Table<'_>, surroundings: &mut Surroundings<'_>) -> Option<Site> 
     if let (Some(value), Some(name)) = (&name_value, &name) {
         claim_name(value, name, surroundings);
     }
-    let settings = settings::site(table, surroundings.https);
+    let mut settings = settings::site(table, surroundings.https);
+    settings.rules = traffic::rules(table, surroundings.origins);
     let server_timing = table.get("server_timing").and_then(|v| v.boolean());
     let base = rules::Inherited { realm: first_host.unwrap_or_default().to_owned(), ..rules::Inherited::default() };
     let inherited = rules::Inherited::read(table, &base);
@@ -114,11 +115,19 @@ fn route(
 ) -> Option<Route> {
     let path = path.and_then(path_pattern);
     let origin = table.required("origin", "\"app\"").and_then(|v| origin(&v, surroundings.origins));
-    let rules::Inherited { cache, rules, headers, security, cors, compression, mut settings, realm: _ } =
-        rules::Inherited::read(table, inherited);
+    let rules::Inherited {
+        cache,
+        rules,
+        headers,
+        security,
+        cors,
+        compression,
+        mut settings,
+        max_request_body,
+        realm: _,
+    } = rules::Inherited::read(table, inherited);
     let by_regex = matches!(path, Some(PathPattern::Regex(_)));
     settings.replace_prefix = table.get("replace_prefix").and_then(|v| settings::replace_prefix(&v, by_regex));
-    let max_request_body = table.get("max_request_body").and_then(|v| v.size());
     Some(Route {
         path: path?,
         origin: origin?,
@@ -186,7 +195,7 @@ fn normal(pattern: &HostPattern) -> String {
     }
 }
 
-fn host_pattern(text: &str, value: &Value<'_>) -> Option<HostPattern> {
+pub(super) fn host_pattern(text: &str, value: &Value<'_>) -> Option<HostPattern> {
     if text == "*" {
         return Some(HostPattern::Any);
     }

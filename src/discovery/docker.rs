@@ -55,7 +55,7 @@ pub async fn watch(settings: Settings, feed: Feed) {
 }
 
 /// The container that this process runs in, if it does.
-fn own_container() -> Option<String> {
+pub(super) fn own_container() -> Option<String> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     convert::own_id(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
 }

@@ -98,13 +98,10 @@ pub struct Passwords {
 impl Passwords {
     /// Nobody's password is known to be right yet.
     pub fn new(wanted: &BasicAuth) -> Self {
-        let mut random = std::array::from_fn::<u8, 32, _>(|_| rand_byte());
-        // Should the system's source fail, what the standard library has is not known to others either.
-        let _ = aws_lc_rs::rand::fill(&mut random);
         Self {
             list: Htpasswd::new(&wanted.users),
             right: Cache::builder().max_capacity(4096).time_to_live(REMEMBERED).build(),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &random),
+            key: random_key(),
             turns: Semaphore::new(VERIFIED_AT_ONCE),
         }
     }
@@ -135,9 +132,13 @@ impl Passwords {
     }
 }
 
-fn rand_byte() -> u8 {
+/// A key that nobody else knows.
+pub(super) fn random_key() -> hmac::Key {
     use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0_u8).to_le_bytes()[0]
+    let mut random = std::array::from_fn::<u8, 32, _>(|_| RandomState::new().hash_one(0_u8).to_le_bytes()[0]);
+    // Should the system's source fail, what the standard library has is not known to others either.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    hmac::Key::new(hmac::HMAC_SHA256, &random)
 }
 
 impl std::fmt::Debug for Passwords {
@@ -241,9 +242,13 @@ mod tests {
         let hash = bcrypt::hash("secret", 4).unwrap();
         let users = Users::Inline(format!("anna:{hash}\nbert:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=").into());
         let passwords = Passwords::new(&BasicAuth { realm: "r".into(), users });
-        for (user, password, right) in
-            [("anna", "secret", true), ("anna", "secret", true), ("anna", "wrong", false), ("bert", "secret", true), ("carl", "secret", false)]
-        {
+        for (user, password, right) in [
+            ("anna", "secret", true),
+            ("anna", "secret", true),
+            ("anna", "wrong", false),
+            ("bert", "secret", true),
+            ("carl", "secret", false),
+        ] {
             assert_eq!(passwords.know(user.to_owned(), password.into()).await, right, "{user} {password}");
         }
         passwords.right.run_pending_tasks();

@@ -3,6 +3,7 @@
 use super::access::Exceeded;
 use super::failure::Failure;
 use super::guard::Refusal;
+use crate::route::traffic::Respond;
 use crate::tls::client::ClientRefusal;
 use http::StatusCode;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub enum Answer {
     MethodNotAllowed(&'static str),
     /// The body is larger than the route allows.
     TooLarge,
+    /// What a traffic rule says.
+    Fixed(Box<Respond>),
     /// Go to this URI.
     Redirect(StatusCode, String),
     /// The path names nothing that the bucket could be asked for.
@@ -63,6 +66,7 @@ impl Answer {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Fixed(respond) => respond.status,
             Self::Redirect(status, _) => *status,
             Self::NoObject(status, _) => *status,
             Self::Purge(status, _) | Self::PurgeRefused(status) => *status,
@@ -82,6 +86,7 @@ impl Answer {
             Self::NoCertificate(ClientRefusal::None) => "no required client certificate was sent".to_owned(),
             Self::NoCertificate(_) => "the client certificate is not accepted".to_owned(),
             Self::Forbidden => "access from this network is not allowed".to_owned(),
+            Self::Fixed(_) => "answered by a traffic rule".to_owned(),
             Self::TooMany(exceeded) => format!("too many requests; try again in {} s", exceeded.retry_after),
             Self::Unauthorized(_) => "a user name and a password are required".to_owned(),
             Self::NoRoute(_) => "this site has no route for the path".to_owned(),

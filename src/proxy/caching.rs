@@ -9,6 +9,14 @@ use pingora::cache::{CacheMeta, NoCacheReason, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
+/// A variant of one group: what `Vary` and the rules select, told apart by the group. One purge takes those of all groups,
+/// since they have the primary key in common.
+fn tagged(variance: Option<HashBinary>, tag: &str) -> HashBinary {
+    let mut text = variance.map_or_else(Vec::new, |variance| variance.to_vec());
+    text.extend_from_slice(tag.as_bytes());
+    xxhash_rust::xxh3::xxh3_128(&text).to_be_bytes()
+}
+
 impl Edge {
     /// Decides whether the cache takes part, and turns it on (RFC 9111 section 4).
     pub(super) fn begin_lookup(&self, session: &mut Session, ctx: &mut RequestContext) {
@@ -37,6 +45,11 @@ impl Edge {
             return;
         }
         let (path, target) = ctx.target.as_ref().map_or(("/", "/"), |t| (t.path(), &*t.path_and_query));
+        if ctx.off_key {
+            ctx.forward = Some(Forward::Bypass);
+            explain::bypassed(ctx, "rewritten");
+            return;
+        }
         if ctx.target.as_ref().is_some_and(|target| ctx.client.asks_elsewhere(target)) {
             ctx.forward = Some(Forward::Bypass);
             explain::bypassed(ctx, "forwarded");
@@ -80,6 +93,11 @@ impl Edge {
         let variance = match &ctx.rule {
             Some(rule) => edge::variance(&rule.rules, meta, &request.headers, &family),
             None => policy::variance(meta.headers(), &request.headers, &family),
+        };
+        let tag = ctx.rule.as_ref().and_then(|rule| rule.key_tag.as_ref());
+        let variance = match tag {
+            Some(tag) => Some(tagged(variance, tag)),
+            None => variance,
         };
         ctx.family = Some(family);
         ctx.varied |= variance.is_some();

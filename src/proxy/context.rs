@@ -5,10 +5,12 @@ use super::compress::Encoder;
 use super::downstream::Client;
 use super::explain::Explanation;
 use super::failure::Failure;
+use super::mirror::{Copying, Shadow};
 use super::plane::{RouteRule, SiteHandles, SitePolicy};
 use super::sibling::Sibling;
 use super::slices::Progress;
 use super::target::{RequestId, Target};
+use super::traffic::Assigned;
 use crate::cache::Tier;
 use crate::cache::policy::{Demand, Family};
 use crate::field::CacheOutcome;
@@ -62,6 +64,14 @@ pub struct RequestContext {
     pub site: Arc<SiteHandles>,
     /// What the site wants of its requests, once the host is known.
     pub policy: Option<Arc<SitePolicy>>,
+    /// The group that a traffic rule gave it to.
+    pub assigned: Option<Box<Assigned>>,
+    /// A rule that looks at more than the key has changes the request: the cache takes no part.
+    pub off_key: bool,
+    /// Where copies of it are to go.
+    pub shadows: Vec<Arc<Shadow>>,
+    /// Copies that wait for its content.
+    pub copying: Vec<Copying>,
     /// `Strict-Transport-Security` of the answer, whatever it is.
     pub hsts: Option<HeaderValue>,
     /// The path (without query) that the origin gets instead of the target's.
@@ -148,6 +158,10 @@ impl RequestContext {
             rule: None,
             site,
             policy: None,
+            assigned: None,
+            off_key: false,
+            shadows: Vec::new(),
+            copying: Vec::new(),
             hsts: None,
             origin_path: None,
             counted: None,

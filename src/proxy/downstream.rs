@@ -101,7 +101,8 @@ impl Client {
         if scheme != target.scheme {
             target.port = Some(target.port.unwrap_or(target.scheme.default_port()));
             // A port that was left out was that of the scheme the client used.
-            target.port = target.port.filter(|port| ![scheme.default_port(), target.scheme.default_port()].contains(port));
+            target.port =
+                target.port.filter(|port| ![scheme.default_port(), target.scheme.default_port()].contains(port));
             target.scheme = scheme;
         }
     }
@@ -183,7 +184,8 @@ mod tests {
             assert_eq!((claims.scheme, claims.port), (Some(Scheme::Https), Some(8443)));
             assert!(client.asks_elsewhere(&target(Scheme::Http, "a.example")));
         }
-        let headers = fields(&[("x-forwarded-proto", "gopher"), ("x-forwarded-host", "a b"), ("x-forwarded-port", "0")]);
+        let headers =
+            fields(&[("x-forwarded-proto", "gopher"), ("x-forwarded-host", "a b"), ("x-forwarded-port", "0")]);
         let claims = identify(peer, &headers, &settings(&[], true)).claims;
         assert_eq!(claims, Some(Box::default()));
     }
@@ -192,9 +194,11 @@ mod tests {
     fn a_proxy_that_ends_tls_makes_the_target_https() {
         let headers = fields(&[("x-forwarded-proto", "https"), ("x-forwarded-port", "443")]);
         let client = identify(Some("10.0.0.1:1".parse().unwrap()), &headers, &settings(&["10.0.0.0/8"], false));
-        for (host, authority, elsewhere) in
-            [("a.example", "a.example", false), ("a.example:8080", "a.example:8080", true), ("a.example:443", "a.example", false)]
-        {
+        for (host, authority, elsewhere) in [
+            ("a.example", "a.example", false),
+            ("a.example:8080", "a.example:8080", true),
+            ("a.example:443", "a.example", false),
+        ] {
             let mut target = target(Scheme::Http, host);
             client.retarget(&mut target);
             assert_eq!((target.scheme, target.authority().as_str()), (Scheme::Https, authority));

@@ -9,6 +9,7 @@ use super::plane::{Plane, RouteRule};
 use super::purge;
 use super::report::RequestIds;
 use super::target::{Scheme, Target};
+use super::traffic::Live;
 use super::wire::Front;
 use super::{MAX_PASSES, Phases};
 use crate::cache::key::Framed;
@@ -25,6 +26,7 @@ use http::{HeaderMap, Method};
 use pingora::apps::HttpServerOptions;
 use pingora::cache::key::{CacheHashKey, HashBinary};
 use pingora::cache::{CacheKey, CacheMeta};
+use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{HttpProxy, Session};
 use pingora::server::configuration::ServerConf;
@@ -44,6 +46,8 @@ pub struct Edge {
     /// How often targets were asked for, where a route stores only what is asked for again.
     pub(super) uses: UseCounter,
     pub(super) purge: purge::Settings,
+    /// Connections for copies of requests.
+    pub(super) shadows: Arc<Connector>,
 }
 
 impl Edge {
@@ -64,6 +68,7 @@ impl Edge {
             ids: RequestIds::new(),
             uses: UseCounter::default(),
             purge,
+            shadows: Arc::new(Connector::new(None)),
         })
     }
 
@@ -71,6 +76,11 @@ impl Edge {
     pub fn swap_plane(&self, plane: Plane) {
         plane.announce();
         self.plane.store(Arc::new(plane));
+    }
+
+    /// The traffic rules in force that forward.
+    pub fn traffic(&self) -> Vec<Arc<Live>> {
+        self.plane.load().traffic().cloned().collect()
     }
 
     /// The proxy core over this edge, as the listeners drive it, and before it what answers without it.

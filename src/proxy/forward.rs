@@ -1,8 +1,8 @@
 //! The fields that a forwarding proxy adds and removes (RFC 9110 section 7.6).
 
 use super::context::RequestContext;
-use super::guard::CDN_LOOP;
 use super::downstream::Client;
+use super::guard::CDN_LOOP;
 use super::target::{Scheme, Target};
 use crate::cache::policy::STORED_FIELDS;
 use crate::field::connection;

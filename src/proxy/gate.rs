@@ -11,6 +11,7 @@ use super::target::{Scheme, Target};
 use crate::route::settings::{HttpsMethod, NoRoute, UnknownHost};
 use crate::tls::client::{ClientRefusal, Shown};
 use http::{Method, StatusCode};
+use pingora::cache::NoCacheReason;
 use pingora::proxy::Session;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -60,6 +61,14 @@ impl Edge {
         ctx.target = Some(target);
         explain::routed(ctx, &plane);
         entered?;
+        let rule = match policy.and_then(|policy| policy.traffic.as_ref()) {
+            Some(traffic) => traffic.direct(session, ctx, rule)?,
+            None => rule,
+        };
+        if let Some(rule) = &rule {
+            ctx.rule = Some(Arc::clone(rule));
+            explain::routed(ctx, &plane);
+        }
         rule.ok_or_else(|| match policy.map(|policy| &policy.settings.no_route) {
             Some(NoRoute::Redirect(status, to)) => Answer::Redirect(*status, to.to_string()),
             Some(NoRoute::Status(status)) => Answer::NoRoute(*status),
@@ -98,6 +107,18 @@ impl Edge {
         }
         Ok(())
     }
+}
+
+/// Gives the request to another group of its traffic rule, where there is one left: true if so.
+pub(super) fn give_up_group(session: &mut Session, ctx: &mut RequestContext) -> bool {
+    let Some(next) = ctx.assigned.as_mut().and_then(|assigned| assigned.give_up()) else { return false };
+    if next.key_tag.is_some() && session.cache.enabled() {
+        // What comes now is another group's than the key says.
+        session.cache.disable(NoCacheReason::Custom("group"));
+    }
+    ctx.tried.clear();
+    ctx.rule = Some(next);
+    true
 }
 
 fn unknown_host(plane: &Plane) -> Answer {
@@ -147,7 +168,8 @@ fn moved(method: Method, policy: &SitePolicy, target: &Target, host: &str, secur
         (_, Scheme::Https) => ("https", target.port),
         (false, Scheme::Http) => ("http", target.port),
     };
-    let port = port.filter(|port| !(scheme == "https" && *port == 443)).map(|port| format!(":{port}")).unwrap_or_default();
+    let port =
+        port.filter(|port| !(scheme == "https" && *port == 443)).map(|port| format!(":{port}")).unwrap_or_default();
     let path = if *target.path_and_query == *"*" { "/" } else { &*target.path_and_query };
     Answer::Redirect(status, format!("{scheme}://{host}{port}{path}"))
 }

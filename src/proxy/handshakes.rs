@@ -56,8 +56,7 @@ impl SiteNames {
             routes: vec![(PathPattern::Prefix("/".into()), Manner::of(settings))],
         };
         // Ambiguous hosts are the route table's to report; without it nothing is served anyway.
-        let table = RouteTable::build(sites.into_iter().map(spec).collect())
-            .unwrap_or_default();
+        let table = RouteTable::build(sites.into_iter().map(spec).collect()).unwrap_or_default();
         let default = unknown.default_host.as_ref().and_then(|pattern| {
             let manner = table.find_in(table.site_of_pattern(pattern)?, "/")?.clone();
             let name = pattern.parse::<HostName>().ok().map(|_| Arc::clone(pattern));
@@ -147,10 +146,7 @@ impl Handshakes {
     ///
     /// # Errors
     /// See [`tls::ConfigError`].
-    pub fn of_sites(
-        min_version: MinVersion,
-        certificates: Arc<SiteCertificates>,
-    ) -> Result<Self, tls::ConfigError> {
+    pub fn of_sites(min_version: MinVersion, certificates: Arc<SiteCertificates>) -> Result<Self, tls::ConfigError> {
         let config = |version, auth| tls::server_config_of(version, auth, Arc::clone(&certificates) as _);
         let both = |version| Ok([config(version, ClientAuth::None)?, config(version, ClientAuth::Ask)?]);
         let configs = [both(MinVersion::Tls12)?, both(MinVersion::Tls13)?];

@@ -200,6 +200,10 @@ pub fn to_client(ctx: &RequestContext, response: &mut ResponseHeader) -> Result<
     for (name, template) in &fields.add {
         response.append_header(name, template.value(ctx, client))?;
     }
+    let secure = ctx.target.as_ref().is_some_and(|target| target.scheme == Scheme::Https);
+    if let Some(cookie) = ctx.assigned.as_ref().and_then(|assigned| assigned.cookie(secure)) {
+        response.append_header(SET_COOKIE, cookie)?;
+    }
     Ok(())
 }
 
@@ -226,12 +230,7 @@ pub fn strip(request: &mut RequestHeader, rules: &CacheRules) {
 ///
 /// # Errors
 /// A value that no field can hold; the request is then answered 500.
-pub fn to_origin(
-    upstream: &mut RequestHeader,
-    ctx: &RequestContext,
-    rule: &RouteRule,
-    stored: bool,
-) -> Result<()> {
+pub fn to_origin(upstream: &mut RequestHeader, ctx: &RequestContext, rule: &RouteRule, stored: bool) -> Result<()> {
     let (rules, client) = (&rule.rules, ctx.client.ip());
     if let Some(name) = rule.site_settings.client_certificates.as_ref().and_then(|c| c.subject_field.as_ref()) {
         // The client's own says nothing.

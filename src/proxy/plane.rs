@@ -3,12 +3,13 @@
 use super::access::Access;
 use super::compress::Compression;
 use super::cors::Cors;
+use super::handshakes::{SiteCertificates, SiteNames};
 use super::headers::{HeaderRules, Security};
+use super::target::Scheme;
+use super::traffic::{Live, SiteTraffic};
 use crate::cache::rules::CacheRules;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
-use super::handshakes::{SiteCertificates, SiteNames};
-use super::target::Scheme;
 use crate::route::settings::{Downstream, HttpsMethod, Ports, RouteSettings, SiteSettings, UnknownHosts};
 use crate::route::traffic::Rewrite;
 use crate::route::{Match, PathPattern, RouteTable};
@@ -52,13 +53,15 @@ pub struct SitePolicy {
     pub settings: Arc<SiteSettings>,
     /// Whose certificates its clients have to show.
     pub authorities: Option<Authorities>,
+    /// Its traffic rules, if it has any.
+    pub traffic: Option<Arc<SiteTraffic>>,
 }
 
 impl SitePolicy {
-    fn new(settings: &Arc<SiteSettings>) -> Self {
+    fn new(settings: &Arc<SiteSettings>, traffic: Option<Arc<SiteTraffic>>) -> Self {
         let authorities = settings.client_certificates.as_ref();
         let authorities = authorities.map(|c| Authorities::new(c.authorities.clone(), c.revoked.clone()));
-        Self { settings: Arc::clone(settings), authorities }
+        Self { settings: Arc::clone(settings), authorities, traffic }
     }
 
     /// Whether a client may do without a certificate.
@@ -92,7 +95,13 @@ pub struct RouteRule {
     /// Access, limits and the path that the origin gets.
     pub settings: RouteSettings,
     /// What of them says who may ask.
-    pub access: Access,
+    pub access: Arc<Access>,
+    /// The site's traffic rules, if it has any.
+    pub traffic: Option<Arc<SiteTraffic>>,
+    /// For each of these rules, and each group that it forwards to, this route before the group's origin.
+    pub variants: Vec<Vec<Arc<RouteRule>>>,
+    /// What tells the stored responses of a group from those of others.
+    pub key_tag: Option<Arc<str>>,
     /// Largest request body in bytes.
     pub max_request_body: Option<u64>,
     /// Whether responses tell their timing in `Server-Timing`.
@@ -106,7 +115,7 @@ impl RouteRule {
         // Destructured, so that a new setting has to be placed on one side or the other.
         let SiteSettings { https, hsts, canonical, no_route: _, client_certificates, tls, ports, rules } =
             &*self.site_settings;
-        let RouteSettings { networks, auth, rate_limit, replace_prefix: _, timeouts: _ } = &self.settings;
+        let RouteSettings { networks: _, auth: _, rate_limit: _, replace_prefix: _, timeouts: _ } = &self.settings;
         let by_scheme = match https.method {
             HttpsMethod::NoRedirect => false,
             // HSTS is told only where there is a certificate at that moment.
@@ -119,9 +128,13 @@ impl RouteRule {
             || !tls.trust_default
             || *ports != Ports::default()
             || !rules.is_empty()
-            || !networks.is_empty()
-            || auth.is_some()
-            || rate_limit.is_some()
+            || !self.access.is_open()
+    }
+
+    /// Whether all of the query is part of the key.
+    pub fn whole_query_counts(&self) -> bool {
+        let key = &self.rules.key;
+        !key.no_query && key.only.is_none() && key.ignore.is_empty() && !key.ignore_tracking
     }
 
     /// The path that the origin gets for `path`; `None`: the same.
@@ -155,7 +168,8 @@ impl Plane {
         static GENERATIONS: AtomicU64 = AtomicU64::new(0);
         let defaults = Arc::new(SiteSettings::default());
         let policy = |first: Option<&Arc<RouteRule>>| {
-            Arc::new(SitePolicy::new(first.map_or(&defaults, |rule| &rule.site_settings)))
+            let settings = first.map_or(&defaults, |rule| &rule.site_settings);
+            Arc::new(SitePolicy::new(settings, first.and_then(|rule| rule.traffic.clone())))
         };
         let sites: Vec<_> = table.routes().map(|mut routes| policy(routes.next())).collect();
         let ports = sites.iter().flat_map(|site| {
@@ -216,6 +230,11 @@ impl Plane {
     /// What the site wants of requests.
     pub fn policy(&self, site: usize) -> Option<&Arc<SitePolicy>> {
         self.sites.get(site)
+    }
+
+    /// The traffic rules of all sites that forward.
+    pub fn traffic(&self) -> impl Iterator<Item = &Arc<Live>> {
+        self.sites.iter().filter_map(|site| site.traffic.as_ref()).flat_map(|traffic| traffic.live())
     }
 
     /// The rule of a site for a path.

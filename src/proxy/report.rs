@@ -110,6 +110,14 @@ pub fn finish(edge: &Edge, session: &mut Session, error: Option<&Error>, ctx: &m
     let duration = ctx.started.elapsed();
     let status = session.response_written().map(|head| head.status);
     let response_bytes = session.body_bytes_sent() as u64;
+    if let Some(assigned) =
+        ctx.assigned.as_ref().filter(|_| ctx.asked.is_some() || ctx.failure.is_some_and(|f| f.is_origins()))
+    {
+        // What the client's leaving cut short says nothing of the group.
+        let failed = ctx.failure.is_some_and(|f| f.is_origins())
+            || ctx.failure.is_none() && status.is_some_and(|s| s.is_server_error());
+        assigned.count(!failed);
+    }
     let request = session.req_header();
     ctx.site.count(&Done {
         method: &request.method,

@@ -44,12 +44,16 @@ pub async fn write(session: &mut Session, ctx: &RequestContext, answer: &Answer)
         return Ok(());
     };
     let (body, kind) = match answer {
-        Answer::Purge(_, json) => (Bytes::from(format!("{json}\n")), "application/json"),
-        _ => (page(status, &answer.reason(), ctx.request_id), "text/plain; charset=utf-8"),
+        Answer::Purge(_, json) => (Bytes::from(format!("{json}\n")), HeaderValue::from_static("application/json")),
+        Answer::Fixed(respond) => (respond.body.clone(), respond.content_type.clone()),
+        _ => (page(status, &answer.reason(), ctx.request_id), HeaderValue::from_static("text/plain; charset=utf-8")),
     };
     let mut head = ResponseHeader::build(status, Some(8))?;
-    head.insert_header(CONTENT_TYPE, kind)?;
-    head.insert_header(CONTENT_LENGTH, body.len())?;
+    // RFC 9110 section 8.6: a 204 has no length, and no content to have a type.
+    if status != StatusCode::NO_CONTENT {
+        head.insert_header(CONTENT_TYPE, kind)?;
+        head.insert_header(CONTENT_LENGTH, body.len())?;
+    }
     head.insert_header(CACHE_CONTROL, "no-store")?;
     match answer {
         Answer::Redirect(_, to) => {

@@ -282,9 +282,10 @@ impl TlsVersion {
     pub fn of_policy(name: &str) -> Option<(Self, bool)> {
         match name {
             "Mozilla-Modern" | "AWS-TLS13-1-3-2021-06" | "AWS-TLS13-1-3-FIPS-2023-04" => Some((Self::Tls13, false)),
-            "Mozilla-Intermediate" | "AWS-TLS13-1-2-Res-2021-06" | "AWS-FS-1-2-Res-2019-08" | "AWS-FS-1-2-Res-2020-10" => {
-                Some((Self::Tls12, false))
-            }
+            "Mozilla-Intermediate"
+            | "AWS-TLS13-1-2-Res-2021-06"
+            | "AWS-FS-1-2-Res-2019-08"
+            | "AWS-FS-1-2-Res-2020-10" => Some((Self::Tls12, false)),
             "Mozilla-Old" => Some((Self::Tls12, true)),
             _ if name.starts_with("AWS-") => Some((Self::Tls12, true)),
             _ => None,

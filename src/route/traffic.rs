@@ -2,11 +2,14 @@
 //! handed in, and what it decides is handed back.
 
 mod conditions;
+mod state;
 mod template;
 
 pub use conditions::{Conditions, PathMatch, Subject, ValueMatch};
+pub use state::{GroupState, RuleState, WeightsError};
 pub use template::{Location, LocationError, Parts};
 
+use crate::types::Secret;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use regex::Regex;
@@ -71,6 +74,9 @@ pub struct Sticky {
     pub cookie: Arc<str>,
     /// How long browsers keep it; `None`: until they are closed.
     pub lifetime: Option<Duration>,
+    /// What the hash is keyed with, the same on nodes that are to understand each other's cookies; `None`: a random key,
+    /// so that no cookie outlives the process.
+    pub secret: Option<Secret>,
 }
 
 /// How the cache takes part in what is forwarded by a rule.
@@ -167,8 +173,8 @@ impl PartialEq for Rewrite {
 /// What the rules of a site make of one request, before any chance is thrown.
 #[derive(Debug, Default)]
 pub struct Decision<'a> {
-    /// The rules that rewrite, in order.
-    pub rewrites: Vec<&'a Rewrite>,
+    /// The rules that rewrite, in order, with their places in the list.
+    pub rewrites: Vec<(usize, &'a Rewrite)>,
     /// The rules that copy, with their places in the list.
     pub mirrors: Vec<(usize, &'a Mirror)>,
     /// The rule that ends the list, its place and its action.
@@ -183,7 +189,7 @@ pub fn decide<'a>(rules: &'a [Rule], subject: &Subject<'_>) -> Decision<'a> {
         if !when.hold(subject) {
             continue;
         }
-        decision.rewrites.extend(rewrite);
+        decision.rewrites.extend(rewrite.as_ref().map(|rewrite| (place, rewrite)));
         decision.mirrors.extend(mirror.as_ref().map(|mirror| (place, mirror)));
         if let Some(action) = action {
             decision.action = Some((place, action));

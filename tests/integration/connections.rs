@@ -1,11 +1,12 @@
 //! The life of HTTP/1.1 connections, whose requests are answered partly before the proxy core and partly by it.
 
 use crate::support::Edge;
-use crate::support::edge::{config, one_origin};
+use crate::support::edge::{config, config_tls, one_origin};
 use crate::support::oracle::{Oracle, Resource, Tagged, Varies};
-use crate::support::tools::wait_until;
+use crate::support::tools::{certificate, curl, wait_until};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -105,6 +106,30 @@ fn requests_sent_together_are_answered_in_order_whoever_answers_them() {
     assert_eq!(statuses, ["200", "200", "200", "204", "200", "200", "200", "204", "206"], "{text}");
     assert_eq!(answered(&edge) - before, 4.0, "/10 and three times /20");
     assert!(text.matches("Connection: keep-alive").count() == 8 && text.matches("Connection: close").count() == 1);
+}
+
+#[test]
+fn over_tls_hits_take_the_short_way_too() {
+    let runtime = runtime();
+    let oracle = runtime.block_on(Oracle::start());
+    oracle.hold("/100000", resource(100_000));
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    certificate(&dir.path().join("certs"), "a.example", &["a.example"]);
+    let edge = Edge::start_in(Arc::clone(&dir), &config_tls(&one_origin(oracle.address)), &[]);
+    let port = edge.https.unwrap().port();
+    let (url, resolve) = (format!("https://a.example:{port}/100000"), format!("a.example:{port}:127.0.0.1"));
+    let get = |range: &str| curl(&["-k", "--http1.1", "--resolve", &resolve, "-r", range, "-o", "-", &url, &url]);
+    wait_until("it is in memory", Duration::from_secs(10), || get("0-").matches("detail=memory").count() == 2);
+    let (before, lines) = (answered(&edge), edge.log_lines());
+    let text = get("99990-");
+    assert!(text.matches("206 Partial Content").count() == 2 && text.matches("bytes 99990-99999/100000").count() == 2);
+    assert_eq!(answered(&edge) - before, 2.0);
+    let event = edge.wait_for_log(lines, "\"status\":206");
+    assert!(event.contains("\"tls\":\"TLSv1.3\"") && event.contains("\"scheme\":\"https\""), "{event}");
+    assert!(
+        event.contains(&format!("\"host\":\"a.example:{port}\"")) && event.contains("\"response_bytes\":10,"),
+        "{event}"
+    );
 }
 
 #[test]

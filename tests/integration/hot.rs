@@ -197,7 +197,7 @@ fn scenes() -> impl Strategy<Value = Scene> {
             pipelined,
         });
     (resource, 0..SITES.len() + 6, any::<bool>(), prop::collection::vec(ask, 3..9))
-        .prop_map(|(resource, site, disk, asks)| Scene { resource, site: site.checked_sub(6).unwrap_or(0), disk, asks })
+        .prop_map(|(resource, site, disk, asks)| Scene { resource, site: site.saturating_sub(6), disk, asks })
 }
 
 impl Ask {
@@ -360,7 +360,6 @@ fn level(line: &str) -> String {
 /// Edges that differ in nothing but the short way.
 struct Pair {
     edges: [Edge; 2],
-    disk: bool,
 }
 
 impl Pair {
@@ -379,7 +378,7 @@ impl Pair {
         let text = config(&rest);
         let text = if disk { text.replace("capacity = \"64 MiB\"", "capacity = 0") } else { text };
         let without = text.replace("[listen]\n", "[listen]\nhot_path = false\n");
-        Self { edges: [Edge::start(&text), Edge::start(&without)], disk }
+        Self { edges: [Edge::start(&text), Edge::start(&without)] }
     }
 
     /// The log events of both, but for those of the client that warms up.
@@ -445,7 +444,7 @@ fn play(
             together.push(asks.next().unwrap());
         }
         for ask in together.iter().filter(|ask| ask.line.contains(" {}")) {
-            [0, 1].map(|at| warm(&pair.edges[at], &ask.warming(host, path)));
+            pair.edges.iter().for_each(|edge| drop(warm(edge, &ask.warming(host, path))));
         }
         let bytes: Vec<u8> = together.iter().flat_map(|ask| ask.wire(host, path, tag, &date)).collect();
         let answers = [0, 1].map(|at| {

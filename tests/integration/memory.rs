@@ -46,6 +46,9 @@ async fn memory_stays_within_the_tier_the_index_and_a_fixed_part() {
     assert!(held("memory") > 56 * MIB && held("memory") <= 65 * MIB, "{} MiB in memory", held("memory") >> 20);
     assert!(held("disk") > 200 * MIB && objects > 3000, "{} MiB in {objects} objects on the disk", held("disk") >> 20);
     let limit = 64 * MIB + 64 * objects + 100 * MIB;
+    // Everything counts; of a build for debugging all but the program itself, whose code is many times what is shipped.
     let (peak, files) = (edge.peak_rss(), edge.rss_of_files());
-    assert!(peak - files <= limit, "{} MiB of {}, and {} of files", peak >> 20, limit >> 20, files >> 20);
+    let program = if cfg!(debug_assertions) { files } else { 0 };
+    println!("{} MiB at most, {} of them files; the limit is {}", peak >> 20, files >> 20, limit >> 20);
+    assert!(peak - program <= limit, "{} MiB of {}, and {} of files", peak >> 20, limit >> 20, files >> 20);
 }

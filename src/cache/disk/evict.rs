@@ -3,18 +3,20 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
+use super::appender::{FLUSH_BYTES, PlaceError, Purpose};
 use super::flush::flush_all;
 use super::format::{Draft, Entry, Id, Kind, RECORD_HEADER, Record, block_sum, head_id};
 use super::index::Location;
-use super::store::{FLUSH_BYTES, PlaceError, Purpose, Store};
+use super::store::Store;
 use super::{ReadError, segment};
 
 /// A live record of the segment that goes.
 struct Live {
     entry: Entry,
     location: Location,
-    /// Of what it is a part.
+    /// Of what it is a part, and that one's HEAD record, if there is one yet.
     object: Id,
+    head: Option<Location>,
     hits: u8,
 }
 
@@ -40,9 +42,10 @@ impl Store {
     /// Frees segments until there are as many in reserve as there should be.
     pub fn make_room(&self) -> Result<(), ()> {
         loop {
+            self.reclaim();
             let oldest = {
                 let appender = self.appender.lock();
-                if appender.free.len() >= self.free_target() {
+                if appender.free.len() >= self.free_target() || appender.held.len() >= self.most_held() {
                     return Ok(());
                 }
                 match appender.sealed.front() {
@@ -53,11 +56,8 @@ impl Store {
             // Its own records may still be waiting.
             flush_all(self)?;
             self.evict(oldest)?;
-            {
-                let mut appender = self.appender.lock();
-                appender.sealed.retain(|segment| *segment != oldest);
-                appender.free.push_back(oldest);
-            }
+            self.release(oldest)?;
+            self.admission.segment_evicted(self.geometry.segments.into());
             self.room.notify_waiters();
         }
     }
@@ -78,9 +78,16 @@ impl Store {
         let records: Vec<(u8, u32)> = live.iter().map(|live| (live.hits, live.entry.len)).collect();
         let survives = survivors(&records, self.geometry.segment_size);
         let (keep, drop): (Vec<_>, Vec<_>) = live.into_iter().zip(survives).partition(|(_, survives)| *survives);
-        drop.iter().for_each(|(live, _)| self.forget(live));
+        for (live, _) in &drop {
+            self.forget(live);
+            // An object that loses a part is lost.
+            if let Some(head) = live.head {
+                self.forget_slot(live.object, head);
+                lost.insert(live.object);
+            }
+        }
         for (live, _) in keep {
-            if !self.reinsert(segment, generation, &live) {
+            if lost.contains(&live.object) || !self.reinsert(segment, generation, &live) {
                 self.forget(&live);
             }
             if self.appender.lock().pending_bytes >= FLUSH_BYTES {
@@ -94,36 +101,43 @@ impl Store {
     fn live(&self, segment: u32, entry: Entry, lost: &mut HashSet<Id>) -> Option<Live> {
         let place = Location::new(entry.kind, segment, entry.offset, entry.len);
         let location = self.index.shard(entry.id.a).get(entry.id).filter(|location| location.same(place))?;
-        let (object, hits) = match entry.kind {
-            Kind::Head => (entry.id, location.hits()),
+        let (object, head, hits) = match entry.kind {
+            Kind::Head => (entry.id, Some(location), location.hits()),
             Kind::Chunk => self.chunk_hits(segment, &entry, location, lost),
         };
-        Some(Live { entry, location, object, hits })
+        Some(Live { entry, location, object, head, hits })
     }
 
     /// A chunk is worth what its object is worth: nothing once another write replaced it, all while it is being
-    /// written. An object that loses a chunk is lost.
-    fn chunk_hits(&self, segment: u32, entry: &Entry, location: Location, lost: &mut HashSet<Id>) -> (Id, u8) {
-        let Some(chunk) = self.header(segment, entry.offset) else { return (entry.id, 0) };
+    /// written.
+    fn chunk_hits(
+        &self,
+        segment: u32,
+        entry: &Entry,
+        location: Location,
+        lost: &mut HashSet<Id>,
+    ) -> (Id, Option<Location>, u8) {
+        let Some(chunk) = self.header(segment, entry.offset) else { return (entry.id, None, 0) };
         let id = head_id(&chunk.key, self.geometry.seed);
         let head = {
             let shard = self.index.shard(id.a);
             if shard.is_writing(chunk.write) {
-                return (id, 3);
+                return (id, None, 3);
             }
             shard.get(id)
         };
-        let Some(head) = head else { return (id, 0) };
+        let Some(head) = head else { return (id, None, 0) };
         match self.header(head.segment(), head.offset()) {
-            Some(record) if record.write == chunk.write && record.key == chunk.key => {
+            // Else it was split off for a HEAD that then found no place.
+            Some(record) if record.write == chunk.write && record.key == chunk.key && chunk.first < record.first => {
                 let hits = head.hits().max(location.hits());
                 if hits == 0 {
                     self.forget_slot(id, head);
                     lost.insert(id);
                 }
-                (id, hits)
+                (id, Some(head), hits)
             }
-            _ => (id, 0),
+            _ => (id, None, 0),
         }
     }
 
@@ -154,16 +168,23 @@ impl Store {
                 return false;
             }
         };
-        let mut shard = self.index.shard(live.entry.id.a);
-        if !shard.get(live.entry.id).is_some_and(|location| location.same(live.location)) {
-            return true;
-        }
-        match self.place(draft, 0, Purpose::Reinsertion) {
-            Ok(location) => {
-                shard.insert(live.entry.id, location);
-                true
-            }
-            Err(PlaceError::NoRoom(_) | PlaceError::Unwanted | PlaceError::Refused(_)) => false,
+        let mut draft = Box::new(draft);
+        loop {
+            let (whole, blocks) = {
+                let mut shard = self.index.shard(live.entry.id.a);
+                if !shard.get(live.entry.id).is_some_and(|location| location.same(live.location)) {
+                    return true;
+                }
+                match self.place(*draft, 0, Purpose::Reinsertion) {
+                    Ok(location) => {
+                        shard.insert(live.entry.id, location);
+                        return true;
+                    }
+                    Err(PlaceError::Split(draft, blocks)) => (draft, blocks),
+                    Err(PlaceError::NoRoom(_) | PlaceError::Unwanted | PlaceError::Refused(_)) => return false,
+                }
+            };
+            draft = self.fill_up(whole, blocks, Purpose::Reinsertion, &mut |_, _| {});
         }
     }
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::SyncPolicy;
-use super::store::{FLUSH_AFTER, FLUSH_BYTES, Service, Stop, Store};
+use super::appender::FLUSH_BYTES;
+use super::store::{FLUSH_AFTER, Service, Stop, Store};
 
 /// After a failed write the disk is tried again this often.
 const RETRY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
@@ -80,7 +81,8 @@ fn wait(store: &Store) -> Option<Stop> {
             return appender.stop;
         }
         if store.service() == Service::Open {
-            let short = appender.free.len() < store.free_target() && !appender.sealed.is_empty();
+            let can_evict = !appender.sealed.is_empty() && appender.held.len() < store.most_held();
+            let short = appender.free.len() < store.free_target() && can_evict || appender.is_released;
             if appender.pending_bytes >= FLUSH_BYTES || short || store.is_failing.load(Ordering::Acquire) {
                 return None;
             }
@@ -131,7 +133,7 @@ fn flush_once(store: &Store) -> Result<bool, ()> {
         appender.pending_since = (!appender.pending.is_empty()).then(Instant::now);
         done
     };
-    done.iter().for_each(|pending| store.release(pending));
+    done.iter().for_each(|pending| store.written(pending));
     Ok(true)
 }
 
@@ -160,6 +162,13 @@ fn sync_if_due(store: &Store) -> io::Result<()> {
     store.unsynced.store(0, Ordering::Release);
     *store.synced_at.lock() = Instant::now();
     store.file.sync_data()
+}
+
+impl Store {
+    /// Takes the tier out of service after a write that failed.
+    pub fn failed(&self, error: &io::Error) {
+        fail(self, "write", error);
+    }
 }
 
 /// Takes the tier out of service and gives up every record that is not on the disk.
@@ -202,7 +211,7 @@ fn fail(store: &Store, kind: &'static str, error: &io::Error) {
         if let Some((id, location)) = pending.slot {
             store.index.shard(id.a).remove(id, location);
         }
-        store.release(pending);
+        store.written(pending);
     }
     store.room.notify_waiters();
 }

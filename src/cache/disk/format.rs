@@ -11,7 +11,7 @@ use crate::cache::scope::Kind as Kinds;
 pub(super) use record::{Draft, DraftFields, Record};
 
 /// Version of the format; a store of another version is refused.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 /// Records begin at multiples of this many bytes.
 pub(super) const ALIGN: u32 = 64;
 /// Body bytes under one checksum.
@@ -33,6 +33,7 @@ const PURGE_KEY_MAGIC: u32 = 0x5955_5031;
 const PURGE_ALL_MAGIC: u32 = 0x4c4c_4131;
 const PURGE_SCOPE_MAGIC: u32 = 0x5043_5331;
 const PURGE_FLOOR_MAGIC: u32 = 0x4f4c_4631;
+const PURGE_OBJECT_MAGIC: u32 = 0x4a42_4f31;
 /// Marks a soft purge in a SCOPE record.
 const SOFT: u32 = 1;
 
@@ -51,7 +52,7 @@ impl Geometry {
         u64::from(segment) * u64::from(self.segment_size)
     }
 
-    /// Body bytes of one CHUNK record: a sixteenth of a segment, so that little is lost at its end.
+    /// Body bytes of one record at most: a sixteenth of a segment, whole blocks.
     pub fn chunk(&self) -> u32 {
         (self.segment_size / 16).clamp(BLOCK, 1 << 20)
     }
@@ -81,12 +82,12 @@ pub(super) fn head_id(key: &Key, seed: u64) -> Id {
     Id { a: primary_hash(&key.primary, seed), b: xxh3_64_with_seed(&bytes, seed) }
 }
 
-/// The index identity of chunk `n` of the write `write`.
-pub(super) fn chunk_id(key: &Key, write: u64, n: u32, seed: u64) -> Id {
+/// The index identity of the chunk that begins with block `first` of the write `write`.
+pub(super) fn chunk_id(key: &Key, write: u64, first: u32, seed: u64) -> Id {
     let mut bytes = [0u8; 45];
     write_key(key, &mut bytes[..33]);
     bytes[33..41].copy_from_slice(&write.to_le_bytes());
-    bytes[41..].copy_from_slice(&n.to_le_bytes());
+    bytes[41..].copy_from_slice(&first.to_le_bytes());
     let hash = xxh3_128_with_seed(&bytes, seed);
     Id { a: hash as u64, b: (hash >> 64) as u64 }
 }
@@ -166,7 +167,7 @@ pub(super) fn read_segment_header(bytes: &[u8; FRAME as usize], seed: u64) -> Op
 pub(super) enum Kind {
     /// An object's metadata and the end of its body; makes the object visible.
     Head,
-    /// One full chunk of a body.
+    /// Some whole blocks of a body.
     Chunk,
 }
 
@@ -273,6 +274,8 @@ impl Footer {
 pub(super) enum PurgeScope {
     /// All variants of one cache key.
     Key(Hash128),
+    /// One stored response: it was replaced by one that is not stored.
+    Object(Key),
     /// Everything.
     All,
     /// What has this scope and an epoch below the record's sequence.
@@ -304,6 +307,12 @@ impl PurgeRecord {
                 put32(&mut out, 8, PURGE_KEY_MAGIC);
                 out[24..40].copy_from_slice(primary);
             }
+            PurgeScope::Object(key) => {
+                put32(&mut out, 8, PURGE_OBJECT_MAGIC);
+                put32(&mut out, 12, u32::from(key.variant.is_some()));
+                out[24..40].copy_from_slice(&key.primary);
+                out[40..56].copy_from_slice(&key.variant.unwrap_or_default());
+            }
             PurgeScope::Scope(record) => {
                 put32(&mut out, 8, PURGE_SCOPE_MAGIC);
                 let soft = if record.soft_at.is_some() { SOFT } else { 0 };
@@ -322,6 +331,14 @@ impl PurgeRecord {
             PURGE_ALL_MAGIC => PurgeScope::All,
             PURGE_KEY_MAGIC => PurgeScope::Key(get_hash(bytes, 24)),
             PURGE_FLOOR_MAGIC => PurgeScope::Floor,
+            PURGE_OBJECT_MAGIC => {
+                let variant = match get32(bytes, 12) {
+                    0 => None,
+                    1 => Some(get_hash(bytes, 40)),
+                    _ => return None,
+                };
+                PurgeScope::Object(Key { primary: get_hash(bytes, 24), variant })
+            }
             PURGE_SCOPE_MAGIC => {
                 let flags = get32(bytes, 12);
                 let kind = Kinds::EVERY.into_iter().find(|kind| u32::from(kind.code()) == flags >> 8)?;

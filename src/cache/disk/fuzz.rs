@@ -68,7 +68,7 @@ fn draft(data: &[u8]) -> (Draft, Kind) {
         kind,
         key: Key { primary: [byte(4); 16], variant },
         write: byte(5).into(),
-        number: byte(6).into(),
+        first: byte(6).into(),
         sums: if body.is_empty() { &[] } else { &[block_sum(body, SEED)] },
         mark: &mark,
         meta,

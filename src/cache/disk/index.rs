@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::format::{ALIGN, Id, Kind};
+use super::format::{ALIGN, BLOCK, Id, Kind, RECORD_HEADER};
 use super::writer::Origin;
 
 const SHARDS: usize = 64;
@@ -47,6 +47,16 @@ impl Location {
 
     pub fn len(self) -> u32 {
         (self.0 >> 44) as u32 % 0x8000 * ALIGN
+    }
+
+    /// Whether it is a HEAD record.
+    pub fn is_head(self) -> bool {
+        self.kind() == Kind::Head
+    }
+
+    /// Blocks of the body in a CHUNK record; at least one, so that whoever walks along them gets on.
+    pub fn blocks(self) -> u32 {
+        (self.len().saturating_sub(RECORD_HEADER as u32) / (BLOCK + 8)).max(1)
     }
 
     /// Look-ups since it was written, at most 3.
@@ -219,14 +229,17 @@ impl Shard {
         }
     }
 
-    /// Removes whatever is stored under this identity, and what recovery has yet to read of it.
-    pub fn forget(&mut self, id: Id) {
-        if let Some(at) = self.find(id) {
+    /// Removes whatever is stored under this identity, and what recovery has yet to read of it; whether there is, or may
+    /// be, such a thing on the disk.
+    pub fn forget(&mut self, id: Id) -> bool {
+        let found = self.find(id);
+        if let Some(at) = found {
             self.remove_at(at);
         }
         if let Some(gone) = &mut self.gone {
             gone.ids.insert((id.a, id.b));
         }
+        found.is_some() || self.gone.is_some()
     }
 
     /// Removes every variant of a cache key and takes back the writes under way; how many there were of each.
@@ -427,99 +440,4 @@ impl Index {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[derive(Clone, Debug)]
-    enum Op {
-        Insert(u8, u8, u32),
-        Remove(u8, u8),
-        Purge(u8),
-        Hit(u8, u8),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        // Few primaries, so that runs of slots overlap and wrap around.
-        prop_oneof![
-            4 => (0u8..40, 0u8..6, 1u32..1000).prop_map(|(p, v, o)| Op::Insert(p, v, o)),
-            2 => (0u8..40, 0u8..6).prop_map(|(p, v)| Op::Remove(p, v)),
-            1 => (0u8..40).prop_map(Op::Purge),
-            1 => (0u8..40, 0u8..6).prop_map(|(p, v)| Op::Hit(p, v)),
-        ]
-    }
-
-    fn id(p: u8, v: u8) -> Id {
-        // Neighbouring buckets in one shard.
-        Id { a: (u64::from(p) / 3 + 250) << SHARD_BITS | u64::from(p % 3) << 40, b: u64::from(v) }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn the_index_behaves_as_a_map(ops in proptest::collection::vec(op(), 1..400)) {
-            let mut shard = Shard::default();
-            let mut model: HashMap<(u8, u8), Location> = HashMap::new();
-            for op in ops {
-                match op {
-                    Op::Insert(p, v, o) => {
-                        let location = Location::new(Kind::Head, 7, o * 64, 128);
-                        shard.insert(id(p, v), location);
-                        model.insert((p, v), location);
-                    }
-                    Op::Remove(p, v) => {
-                        let location = model.remove(&(p, v));
-                        prop_assert_eq!(shard.remove(id(p, v), location.unwrap_or_default()), location.is_some());
-                    }
-                    Op::Purge(p) => {
-                        let before = model.len();
-                        model.retain(|(other, _), _| *other != p);
-                        prop_assert_eq!(shard.purge(id(p, 0).a), (before - model.len(), 0));
-                    }
-                    Op::Hit(p, v) => {
-                        let hit = shard.hit(id(p, v));
-                        prop_assert_eq!(hit.is_some(), model.contains_key(&(p, v)));
-                    }
-                }
-                for p in 0..40 {
-                    for v in 0..6 {
-                        let (found, expected) = (shard.get(id(p, v)), model.get(&(p, v)).copied());
-                        prop_assert_eq!(found.is_some(), expected.is_some());
-                        prop_assert!(found.zip(expected).is_none_or(|(found, expected)| found.same(expected)));
-                    }
-                }
-                prop_assert_eq!(shard.objects, model.len() as u64);
-                prop_assert_eq!(shard.bytes, 128 * model.len() as u64);
-            }
-        }
-
-        #[test]
-        fn a_location_keeps_its_parts(segment in 0u32..1 << 20, offset in 0u32..1 << 24, len in 1u32..0x8000) {
-            for kind in [Kind::Head, Kind::Chunk] {
-                let mut location = Location::new(kind, segment, offset * 64, len * 64);
-                for hits in 0..6 {
-                    prop_assert_eq!(location.hits(), hits.min(3));
-                    prop_assert_eq!(location.segment(), segment);
-                    prop_assert_eq!(location.offset(), offset * 64);
-                    prop_assert_eq!(location.len(), len * 64);
-                    prop_assert_eq!(location.kind(), kind);
-                    location.hit();
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn variants_of_one_key_are_bounded() {
-        let mut shard = Shard::default();
-        for b in 0..10_000 {
-            shard.insert(Id { a: 64, b }, Location::new(Kind::Head, 0, 64, 64));
-            assert!(shard.get(Id { a: 64, b }).is_some());
-        }
-        assert_eq!(shard.objects, MAX_VARIANTS as u64);
-    }
-}
+mod tests;

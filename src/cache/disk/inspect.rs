@@ -22,7 +22,7 @@ use super::index::{Index, Location};
 use super::io::{DiskFile, Mode, Volume};
 use super::purge_log::{Loaded, LogFile};
 use super::recovery;
-use super::restore::KeyPurges;
+use super::restore::{KeyPurges, Order};
 use super::{Hash128, Key, OpenError, segment};
 use crate::cache::epochs::{self, Epochs, Mark, Standing};
 use crate::cache::scope;
@@ -100,7 +100,8 @@ pub struct Object {
     pub stored: u64,
     /// It was purged softly: stale since this time.
     pub stale_since: Option<SystemTime>,
-    chunks: u32,
+    /// Blocks of the body in CHUNK records.
+    first: u32,
     write: u64,
     head: Location,
 }
@@ -202,7 +203,7 @@ impl Inspector {
                 PurgeScope::Key(_) => overview.key_purges += 1,
                 PurgeScope::All => overview.all_purges += 1,
                 PurgeScope::Scope(_) => overview.scope_purges += 1,
-                PurgeScope::Floor => {}
+                PurgeScope::Object(_) | PurgeScope::Floor => {}
             }
         }
         for segment in 0..self.geometry.segments {
@@ -261,7 +262,7 @@ impl Inspector {
             let content = segment::read(file, &self.geometry, segment);
             match content {
                 Some(content) if content.generation == expected => {
-                    purges.enter_over(segment, &content.entries, &index);
+                    purges.enter(segment, &content.entries, &index, Order::OldestFirst);
                     generations[segment as usize] = expected;
                     order.push(segment);
                 }
@@ -286,7 +287,7 @@ fn as_scope(record: PurgeRecord) -> PurgeRecord {
             let (kind, scope) = (scope::Kind::Key, scope::of_key(&primary));
             epochs::Record { kind, scope, seq: record.seq.saturating_add(1), soft_at: None }.into()
         }
-        PurgeScope::All | PurgeScope::Scope(_) | PurgeScope::Floor => record,
+        PurgeScope::Object(_) | PurgeScope::All | PurgeScope::Scope(_) | PurgeScope::Floor => record,
     }
 }
 
@@ -346,12 +347,14 @@ impl Contents<'_> {
     /// Nothing but the beginning of the body was written.
     pub fn copy_body(&self, object: &Object, out: &mut dyn Write) -> Result<(), CopyError> {
         let seed = self.store.geometry.seed;
-        for n in 0..object.chunks {
-            let id = chunk_id(&object.key, object.write, n, seed);
+        let mut first = 0;
+        while first < object.first {
+            let id = chunk_id(&object.key, object.write, first, seed);
             let location = self.index.shard(id.a).get(id).ok_or(CopyError::Store(Missed::Incomplete))?;
             let is_it =
-                |record: &Record| record.key == object.key && record.write == object.write && record.number == n;
+                |record: &Record| record.key == object.key && record.write == object.write && record.first == first;
             self.copy_record(location, is_it, out)?;
+            first += location.blocks();
         }
         self.copy_record(object.head, |record| record.write == object.write, out)
     }
@@ -388,12 +391,14 @@ impl Contents<'_> {
             Standing::Stale(since) => Some(since),
             Standing::Valid => None,
         };
-        let mut stored = u64::from(location.len());
-        for n in 0..record.number {
-            let id = chunk_id(&record.key, record.write, n, seed);
-            stored += u64::from(self.index.shard(id.a).get(id).ok_or(Missed::Incomplete)?.len());
+        let (mut stored, mut first) = (u64::from(location.len()), 0);
+        while first < record.first {
+            let id = chunk_id(&record.key, record.write, first, seed);
+            let chunk = self.index.shard(id.a).get(id).ok_or(Missed::Incomplete)?;
+            stored += u64::from(chunk.len());
+            first += chunk.blocks();
         }
-        let len = u64::from(record.number) * u64::from(self.store.geometry.chunk()) + u64::from(record.body_len);
+        let len = u64::from(record.first) * u64::from(BLOCK) + u64::from(record.body_len);
         Ok(Object {
             key: record.key,
             // Not the buffer that all of it was read into.
@@ -402,7 +407,7 @@ impl Contents<'_> {
             len,
             stored,
             stale_since,
-            chunks: record.number,
+            first: record.first,
             write: record.write,
             head: location,
         })

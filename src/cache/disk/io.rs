@@ -34,6 +34,9 @@ pub(super) struct DiskFile {
     wire: Option<faults::Wire>,
 }
 
+/// One of them, read past the page cache.
+pub(super) struct DirectFile(File);
+
 /// How a file is opened; all but the first are written too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Mode {
@@ -81,6 +84,16 @@ impl Volume {
             wire: self.machine.as_ref().map(|machine| machine.wire(&file)),
             file,
         })
+    }
+
+    /// A file that is there, to be read past the page cache; `None` where the file system cannot.
+    pub fn open_direct(&self, name: &str) -> Option<DirectFile> {
+        #[cfg(test)]
+        if self.machine.is_some() {
+            return None;
+        }
+        let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
+        OpenOptions::new().read(true).custom_flags(flags).open(self.path.join(name)).ok().map(DirectFile)
     }
 
     /// All of a file; `None` if there is none.
@@ -254,6 +267,20 @@ impl DiskFile {
         if let Err(error) = rustix::fs::fadvise(&self.file, start, std::num::NonZeroU64::new(len), advice) {
             tracing::debug!(%error, ?advice, "the system does not take advice on the disk tier's file");
         }
+    }
+}
+
+impl DirectFile {
+    /// What buffers, offsets and lengths are to be multiples of.
+    pub const PAGE: u64 = 4096;
+
+    /// Fills the buffer from `at`.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the file system wants larger multiples or cannot at all; `UnexpectedEof` where the file ends
+    /// before.
+    pub fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, at)
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::format::{PurgeRecord, PurgeScope, UNIT, log_header};
 use super::io::{DiskFile, Mode, Volume};
 use super::store::Store;
-use super::{Hash128, PurgeError};
+use super::{Hash128, Key, PurgeError};
 use crate::cache::epochs::MAX_RECORDS;
 
 /// The log's name in the tier's directory.
@@ -33,7 +33,8 @@ const RETRY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Durat
 /// One record to make durable, and who waits for it.
 pub(super) struct Request {
     record: PurgeRecord,
-    reply: oneshot::Sender<Result<(), io::ErrorKind>>,
+    /// `None`: nobody does.
+    reply: Option<oneshot::Sender<Result<(), io::ErrorKind>>>,
 }
 
 /// The callers' end.
@@ -51,12 +52,19 @@ impl PurgeLog {
     /// Returns once the record is on the disk.
     pub async fn append(&self, record: PurgeRecord) -> Result<(), PurgeError> {
         let (reply, done) = oneshot::channel();
-        let sent =
-            self.requests.lock().as_ref().is_some_and(|requests| requests.send(Request { record, reply }).is_ok());
-        if !sent {
+        if !self.send(Request { record, reply: Some(reply) }) {
             return Err(PurgeError::Closed);
         }
         done.await.map_err(|_| PurgeError::Closed)?.map_err(PurgeError::Io)
+    }
+
+    /// Returns at once; the record is on the disk as soon as the thread comes to it, if the tier is not closed yet.
+    pub fn append_later(&self, record: PurgeRecord) {
+        self.send(Request { record, reply: None });
+    }
+
+    fn send(&self, request: Request) -> bool {
+        self.requests.lock().as_ref().is_some_and(|requests| requests.send(request).is_ok())
     }
 
     /// Lets the thread end when it has done what was asked so far.
@@ -269,9 +277,9 @@ pub(super) fn run(store: &Arc<Store>, mut log: LogFile, requests: &Receiver<Requ
             store.metrics.error("write").inc();
         }
         let done = done.map_err(|error| error.kind());
-        for request in group {
+        for reply in group.into_iter().filter_map(|request| request.reply) {
             // A caller that is gone needs no answer.
-            let _ = request.reply.send(done);
+            let _ = reply.send(done);
         }
         if log.len >= log.compact_at
             && let Err(error) = log.compact(store)
@@ -301,11 +309,16 @@ fn compacted(records: &[PurgeRecord], oldest: Oldest) -> Vec<PurgeRecord> {
     let floor = last(PurgeScope::All).max(oldest.seq.min(oldest.epoch).min(newest));
     let asked_floor = last(PurgeScope::Floor).max(oldest.epoch.min(newest)).max(floor);
     let mut keys: HashMap<Hash128, u64> = HashMap::new();
+    let mut objects: HashMap<Key, u64> = HashMap::new();
     let mut scopes: HashMap<(u64, bool), PurgeRecord> = HashMap::new();
     for record in records {
         match record.scope {
             PurgeScope::Key(primary) if record.seq > floor => {
                 let seq = keys.entry(primary).or_default();
+                *seq = record.seq.max(*seq);
+            }
+            PurgeScope::Object(key) if record.seq > floor => {
+                let seq = objects.entry(key).or_default();
                 *seq = record.seq.max(*seq);
             }
             PurgeScope::Scope(scope) if record.seq > asked_floor => {
@@ -314,14 +327,16 @@ fn compacted(records: &[PurgeRecord], oldest: Oldest) -> Vec<PurgeRecord> {
                     *kept = *record;
                 }
             }
-            PurgeScope::Key(_) | PurgeScope::All | PurgeScope::Scope(_) | PurgeScope::Floor => {}
+            PurgeScope::Key(_) | PurgeScope::Object(_) | PurgeScope::All | PurgeScope::Scope(_) | PurgeScope::Floor => {
+            }
         }
     }
     let asked_floor = bounded(&mut scopes, asked_floor);
     let all = (floor > 0).then_some(PurgeRecord { scope: PurgeScope::All, seq: floor });
     let floor = (asked_floor > floor).then_some(PurgeRecord { scope: PurgeScope::Floor, seq: asked_floor });
     let keys = keys.into_iter().map(|(primary, seq)| PurgeRecord { scope: PurgeScope::Key(primary), seq });
-    all.into_iter().chain(floor).chain(keys).chain(scopes.into_values()).collect()
+    let objects = objects.into_iter().map(|(key, seq)| PurgeRecord { scope: PurgeScope::Object(key), seq });
+    all.into_iter().chain(floor).chain(keys).chain(objects).chain(scopes.into_values()).collect()
 }
 
 /// Forgets the older half of too many; the floor.
@@ -352,6 +367,11 @@ mod tests {
         assert_eq!(compacted(&[key(1, 5), all(7), key(1, 9)], oldest(4, 0)), [all(7), key(1, 9)]);
         assert_eq!(compacted(&[key(1, 5), all(7)], oldest(8, 8)), [all(7)], "no higher than what was forgotten");
         assert_eq!(compacted(&[key(1, 5)], oldest(u64::MAX, u64::MAX)), [all(5)]);
+        for variant in [None, Some([3; 16])] {
+            let object = |seq| PurgeRecord { scope: PurgeScope::Object(Key { primary: [1; 16], variant }), seq };
+            assert_eq!(compacted(&[object(5), object(9), object(3)], oldest(4, 4)), [all(4), object(9)]);
+            assert_eq!(PurgeRecord::decode(&object(5).encode(3), 3), Some(object(5)));
+        }
     }
 
     fn floor(seq: u64) -> PurgeRecord {

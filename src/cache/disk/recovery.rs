@@ -13,6 +13,7 @@ use std::sync::mpsc::Receiver;
 use rustix::fs::FlockOperation;
 
 use super::format::{self, Footer, Geometry, PurgeRecord, PurgeScope, Superblock, SuperblockRead, UNIT};
+use super::hold::Holders;
 use super::index::Index;
 use super::io::{DiskFile, Mode, PRIVATE, Volume};
 use super::purge_log::{LOG_NAME, LogFile, NEW_LOG_NAME, PurgeLog, Request};
@@ -181,6 +182,7 @@ fn recover(volume: &Volume, sync: SyncPolicy, geometry: Geometry, store_id: u64,
     let found = Recovered {
         geometry,
         file,
+        direct: volume.open_direct(DATA_NAME),
         sync,
         index,
         segments,
@@ -202,7 +204,7 @@ pub(super) fn restored_epochs(next: u64, records: &[PurgeRecord]) -> Epochs {
         match record.scope {
             PurgeScope::All | PurgeScope::Floor => floor = record.seq.max(floor),
             PurgeScope::Scope(scope) => scopes.push(scope),
-            PurgeScope::Key(_) => {}
+            PurgeScope::Key(_) | PurgeScope::Object(_) => {}
         }
     }
     Epochs::restored(next, floor, &scopes)
@@ -285,6 +287,7 @@ fn segment_states(geometry: &Geometry, used: &[Used]) -> Box<[Segment]> {
             oldest: AtomicU64::new(u64::MAX),
             oldest_before: AtomicU64::new(u64::MAX),
             read_errors: AtomicU32::new(0),
+            holders: Holders::default(),
         })
         .collect();
     for used in used {
@@ -295,6 +298,7 @@ fn segment_states(geometry: &Geometry, used: &[Used]) -> Box<[Segment]> {
             oldest: AtomicU64::new(used.oldest),
             oldest_before: AtomicU64::new(u64::MAX),
             read_errors: AtomicU32::new(0),
+            holders: Holders::default(),
         };
     }
     states.into_boxed_slice()

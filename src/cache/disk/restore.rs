@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use super::format::{self, Entry, Geometry, Kind, PurgeRecord, PurgeScope};
+use super::format::{self, Entry, Geometry, Id, Kind, PurgeRecord, PurgeScope};
 use super::index::{Index, Location};
 use super::io::DiskFile;
 use super::segment;
@@ -60,7 +60,7 @@ impl Restore {
         index.reserve(self.waiting.iter().map(|used| u64::from(used.count)).sum());
         for _ in 0..AT_ONCE {
             let Some(mut used) = self.waiting.pop() else { return };
-            self.purges.enter(used.segment, used.load(file, geometry), index);
+            self.purges.enter(used.segment, used.load(file, geometry), index, Order::NewestFirst);
         }
     }
 }
@@ -69,15 +69,20 @@ impl Restore {
 pub(super) struct KeyPurges {
     all: u64,
     keys: HashMap<u64, u64>,
+    objects: HashMap<Id, u64>,
 }
 
 impl KeyPurges {
     pub fn new(records: &[PurgeRecord], seed: u64) -> Self {
-        let mut purges = Self { all: 0, keys: HashMap::new() };
+        let mut purges = Self { all: 0, keys: HashMap::new(), objects: HashMap::new() };
         for record in records {
             match &record.scope {
                 PurgeScope::All => purges.all = record.seq.max(purges.all),
                 PurgeScope::Scope(_) | PurgeScope::Floor => {}
+                PurgeScope::Object(key) => {
+                    let seq = purges.objects.entry(format::head_id(key, seed)).or_default();
+                    *seq = record.seq.max(*seq);
+                }
                 PurgeScope::Key(primary) => {
                     let seq = purges.keys.entry(format::primary_hash(primary, seed)).or_default();
                     *seq = record.seq.max(*seq);
@@ -87,27 +92,39 @@ impl KeyPurges {
         purges
     }
 
-    /// Enters records of a segment, in the order in which they were written, but for those purged since. What is in the
-    /// index already, or was taken out of it, is newer.
-    pub fn enter(&self, segment: u32, entries: &[Entry], index: &Index) {
-        for entry in entries.iter().rev().filter(|entry| !self.take(entry)) {
+    /// Enters records of a segment, in the order in which they were written, but for those purged since. `order` says
+    /// whether what is in the index already counts as newer or older.
+    pub fn enter(&self, segment: u32, entries: &[Entry], index: &Index, order: Order) {
+        let enter = |entry: &Entry| {
             let location = Location::new(entry.kind, segment, entry.offset, entry.len);
-            index.shard(entry.id.a).restore(entry.id, location);
-        }
-    }
-
-    /// The same for segments that come oldest first: what is in the index is older.
-    pub fn enter_over(&self, segment: u32, entries: &[Entry], index: &Index) {
-        for entry in entries.iter().filter(|entry| !self.take(entry)) {
-            let location = Location::new(entry.kind, segment, entry.offset, entry.len);
-            index.shard(entry.id.a).insert(entry.id, location);
+            let mut shard = index.shard(entry.id.a);
+            match order {
+                Order::NewestFirst => shard.restore(entry.id, location),
+                Order::OldestFirst => shard.insert(entry.id, location),
+            }
+        };
+        let live = entries.iter().filter(|entry| !self.take(entry));
+        match order {
+            Order::NewestFirst => live.rev().for_each(enter),
+            Order::OldestFirst => live.for_each(enter),
         }
     }
 
     fn take(&self, entry: &Entry) -> bool {
-        let key = entry.kind == Kind::Head && self.keys.get(&entry.id.a).is_some_and(|seq| entry.seq < *seq);
-        key || entry.seq < self.all
+        let is_before = |seq: Option<&u64>| seq.is_some_and(|seq| entry.seq < *seq);
+        let is_head = entry.kind == Kind::Head;
+        entry.seq < self.all
+            || is_head && (is_before(self.keys.get(&entry.id.a)) || is_before(self.objects.get(&entry.id)))
     }
+}
+
+/// In which order segments are entered into an index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Order {
+    /// What is in the index, or was taken out of it, is newer.
+    NewestFirst,
+    /// What is in the index is older.
+    OldestFirst,
 }
 
 /// How far it is.
@@ -166,7 +183,7 @@ impl Recovery {
             state.busy = Some(used.segment);
             (used, Arc::clone(&state.restore.purges))
         };
-        purges.enter(used.segment, used.load(&store.file, &store.geometry), &store.index);
+        purges.enter(used.segment, used.load(&store.file, &store.geometry), &store.index, Order::NewestFirst);
         self.state.lock().busy = None;
         self.step.notify_all();
         true

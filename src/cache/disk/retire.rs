@@ -66,6 +66,7 @@ impl Store {
             appender.open.take_if(|open| open.segment == segment);
             appender.sealed.retain(|sealed| *sealed != segment);
             appender.free.retain(|free| *free != segment);
+            appender.held.retain(|(held, _)| *held != segment);
             appender.retired.push_back(segment);
             // No record has it: who reads the segment now finds it gone.
             state.generation.store(0, Ordering::Release);

@@ -21,14 +21,11 @@ impl Ends {
     /// # Errors
     /// The disk does not give one of them. The other says nothing then: it may be of an earlier use.
     pub fn read(file: &DiskFile, geometry: &Geometry, segment: u32) -> io::Result<Self> {
-        let mut header = [0; FRAME as usize];
-        let mut frame = header;
-        let is_there = read_written(file, &mut header, geometry.start(segment))?;
-        let opened = is_there.then(|| format::read_segment_header(&header, geometry.seed)).flatten();
-        let is_there = read_written(file, &mut frame, geometry.start(segment + 1) - u64::from(FRAME))?;
-        let footer = is_there.then(|| Footer::decode(&frame, geometry)).flatten();
-        let is_blank = |end: &[u8]| end.iter().all(|byte| *byte == 0);
-        let is_damaged = opened.is_none() && !is_blank(&header) || footer.is_none() && !is_blank(&frame);
+        let (header, opened) =
+            read_end(file, geometry.start(segment), |header| format::read_segment_header(header, geometry.seed))?;
+        let (frame, footer) = read_footer(file, geometry, segment)?;
+        let is_blank = |end: [u8; FRAME as usize]| end == [0; FRAME as usize];
+        let is_damaged = opened.is_none() && !is_blank(header) || footer.is_none() && !is_blank(frame);
         Ok(Self { opened, footer, is_damaged })
     }
 
@@ -154,16 +151,30 @@ fn scan(file: &DiskFile, geometry: &Geometry, segment: u32, generation: u32) -> 
 }
 
 fn listed(file: &DiskFile, geometry: &Geometry, segment: u32, generation: u32) -> io::Result<Option<Vec<Entry>>> {
-    match read_frame(file, geometry, segment)?.filter(|footer| footer.generation == generation) {
+    match read_footer(file, geometry, segment)?.1.filter(|footer| footer.generation == generation) {
         Some(footer) => read_table(file, geometry, segment, &footer),
         None => Ok(None),
     }
 }
 
-fn read_frame(file: &DiskFile, geometry: &Geometry, segment: u32) -> io::Result<Option<Footer>> {
-    let mut frame = [0; FRAME as usize];
-    let is_there = read_written(file, &mut frame, geometry.start(segment + 1) - u64::from(FRAME))?;
-    Ok(is_there.then(|| Footer::decode(&frame, geometry)).flatten())
+/// One end of a segment and what it says; zeros and nothing where the file ends before.
+fn read_end<T>(
+    file: &DiskFile,
+    at: u64,
+    decode: impl FnOnce(&[u8; FRAME as usize]) -> Option<T>,
+) -> io::Result<([u8; FRAME as usize], Option<T>)> {
+    let mut end = [0; FRAME as usize];
+    let is_there = read_written(file, &mut end, at)?;
+    let said = is_there.then(|| decode(&end)).flatten();
+    Ok((end, said))
+}
+
+fn read_footer(
+    file: &DiskFile,
+    geometry: &Geometry,
+    segment: u32,
+) -> io::Result<([u8; FRAME as usize], Option<Footer>)> {
+    read_end(file, geometry.start(segment + 1) - u64::from(FRAME), |frame| Footer::decode(frame, geometry))
 }
 
 /// Where the table of a footer lies, and its length, in bytes.

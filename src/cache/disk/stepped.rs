@@ -17,9 +17,13 @@ pub(in crate::cache) struct Stepped {
 impl Stepped {
     /// A tier of so many segments of 1 MiB.
     pub fn open(path: &Path, segments: u64, rule: Rule) -> Self {
-        let opened = recovery::open(&settings(path, segments), &io::Volume::new(path)).unwrap();
-        let store =
-            Arc::new(Store::new(opened.found, Admission::new(rule), crate::metrics::Metrics::new().tier("disk")));
+        Self::open_with(Settings { admission: rule, ..settings(path, segments) })
+    }
+
+    pub fn open_with(settings: Settings) -> Self {
+        let opened = recovery::open(&settings, &io::Volume::new(&settings.path)).unwrap();
+        let admission = Admission::new(settings.admission);
+        let store = Arc::new(Store::new(opened.found, admission, crate::metrics::Metrics::new().tier("disk")));
         Self { tier: Arc::new(DiskTier { store, threads: Mutex::default(), _lock: opened.lock }) }
     }
 

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use super::format::{BLOCK, Draft, DraftFields, Id, Kind, block_sum, chunk_id, head_id};
-use super::index::Ticket;
-use super::store::{PlaceError, Purpose, Store};
+use super::appender::{PlaceError, Purpose};
+use super::format::{BLOCK, Draft, DraftFields, Id, Kind, PurgeRecord, PurgeScope, block_sum, chunk_id, head_id};
+use super::hold::Hold;
+use super::index::{Location, Ticket};
+use super::read::Part;
+use super::store::Store;
 use super::{Key, ReadError, WriteError};
 use crate::cache::epochs::Mark;
 
@@ -43,12 +46,14 @@ pub struct PartialReader {
     partial: Arc<Mutex<Partial>>,
 }
 
-/// The end of a body that is in no CHUNK record yet.
-#[derive(Default)]
+/// What there is of a body.
 struct Partial {
-    /// CHUNK records written.
-    chunks: u32,
-    /// Full blocks of the current chunk, and their checksums.
+    /// Its CHUNK records, in order, and what keeps them readable.
+    parts: Vec<Part>,
+    hold: Hold,
+    /// Blocks in them; the rest follows.
+    first: u32,
+    /// Full blocks, and their checksums.
     blocks: Vec<Bytes>,
     sums: Vec<u64>,
     /// The current block.
@@ -69,7 +74,18 @@ impl Writer {
             shard.register(Arc::clone(&ticket));
             ticket
         };
-        Self { store: Arc::clone(store), key, id, ticket, origin, partial: Arc::default(), is_done: false }
+        let partial = Partial {
+            parts: Vec::new(),
+            hold: Hold::new(store),
+            first: 0,
+            blocks: Vec::new(),
+            sums: Vec::new(),
+            block: BytesMut::new(),
+            written: 0,
+            is_aborted: false,
+        };
+        let partial = Arc::new(Mutex::new(partial));
+        Self { store: Arc::clone(store), key, id, ticket, origin, partial, is_done: false }
     }
 
     /// Adds to the body. Waits at most about a second for room when the disk is behind.
@@ -82,14 +98,12 @@ impl Writer {
         }
         let mut rest = &data[..];
         while !rest.is_empty() {
-            let is_full = {
-                let mut partial = self.partial.lock();
-                rest = partial.fill(rest, &self.store);
-                partial.blocks.len() as u32 * BLOCK >= self.store.geometry.chunk()
-            };
+            // Only once more comes: the end of a body is written with its HEAD.
+            let is_full = self.partial.lock().blocks.len() as u32 * BLOCK >= self.store.geometry.chunk();
             if is_full {
                 self.write_chunk().await.inspect_err(|error| self.refuse(*error))?;
             }
+            rest = self.partial.lock().fill(rest, &self.store);
         }
         Ok(())
     }
@@ -133,32 +147,23 @@ impl Writer {
         let store = &*self.store;
         let (draft, written) = {
             let partial = self.partial.lock();
-            let fields = DraftFields {
-                kind: Kind::Chunk,
-                key: self.key,
-                write: self.ticket.write,
-                number: partial.chunks,
-                sums: &partial.sums,
-                mark: &Mark::default(),
-                meta: &[],
-                body: partial.blocks.clone(),
-            };
-            (Draft::new(fields, store.geometry.seed), partial.written)
+            (self.draft(&partial, Kind::Chunk, &[], &Mark::default()), partial.written)
         };
         // More than this could push its own beginning out.
         if written > u64::from(store.geometry.segment_size) * u64::from(store.geometry.segments) / 2 {
             return Err(WriteError::TooLarge);
         }
         let place = |draft: Draft, permits: usize| {
-            let id = draft.id;
+            let (id, first) = (draft.id, draft.first());
             let mut shard = store.index.shard(id.a);
             let location = store.place(draft, permits, Purpose::Fill)?;
             shard.insert(id, location);
+            self.placed(first, location);
             Ok(())
         };
-        store.with_room(draft, place).await?;
+        store.with_room(draft, place, |first, location| self.placed(first, location)).await?;
         let mut partial = self.partial.lock();
-        partial.chunks += 1;
+        partial.first += partial.blocks.len() as u32;
         partial.blocks.clear();
         partial.sums.clear();
         Ok(())
@@ -172,26 +177,13 @@ impl Writer {
         if meta.len() > store.geometry.max_meta() {
             return Err(WriteError::TooLarge);
         }
-        let (draft, chunks) = {
+        let (draft, blocks) = {
             let mut partial = self.partial.lock();
             partial.end_block(store);
-            let fields = DraftFields {
-                kind: Kind::Head,
-                key: self.key,
-                write: self.ticket.write,
-                number: partial.chunks,
-                sums: &partial.sums,
-                mark,
-                meta,
-                body: partial.blocks.clone(),
-            };
-            (Draft::new(fields, store.geometry.seed), partial.chunks)
+            (self.draft(&partial, Kind::Head, meta, mark), partial.first)
         };
-        for n in 0..chunks {
-            let id = chunk_id(&self.key, self.ticket.write, n, store.geometry.seed);
-            if store.index.shard(id.a).get(id).is_none() {
-                return Err(WriteError::Evicted);
-            }
+        if !store.has_parts(&self.key, self.ticket.write, blocks) {
+            return Err(WriteError::Evicted);
         }
         let place = |draft: Draft, permits: usize| {
             let mut shard = store.index.shard(self.id.a);
@@ -206,7 +198,31 @@ impl Writer {
             shard.unregister(self.ticket.write);
             Ok(())
         };
-        store.with_room(draft, place).await.map(drop)
+        store.with_room(draft, place, |first, location| self.placed(first, location)).await.map(drop)
+    }
+
+    /// All that is in no record yet.
+    fn draft(&self, partial: &Partial, kind: Kind, meta: &[u8], mark: &Mark) -> Draft {
+        let fields = DraftFields {
+            kind,
+            key: self.key,
+            write: self.ticket.write,
+            first: partial.first,
+            sums: &partial.sums,
+            mark,
+            meta,
+            body: partial.blocks.clone(),
+        };
+        Draft::new(fields, self.store.geometry.seed)
+    }
+
+    /// Notes a CHUNK record. Under the lock of its shard: eviction comes there before it gives the segment away.
+    fn placed(&self, first: u32, location: Location) {
+        let generation = self.store.generation(location.segment());
+        let mut partial = self.partial.lock();
+        partial.hold.add(location.segment());
+        let at = partial.parts.partition_point(|part| part.first < first);
+        partial.parts.insert(at, Part { first, location, generation });
     }
 }
 
@@ -217,13 +233,13 @@ impl Drop for Writer {
         }
         let store = &*self.store;
         store.index.shard(self.id.a).unregister(self.ticket.write);
-        let chunks = {
+        let parts = {
             let mut partial = self.partial.lock();
             partial.is_aborted = true;
-            partial.chunks
+            partial.parts.clone()
         };
-        for n in 0..chunks {
-            let id = chunk_id(&self.key, self.ticket.write, n, store.geometry.seed);
+        for part in parts {
+            let id = chunk_id(&self.key, self.ticket.write, part.first, store.geometry.seed);
             let mut shard = store.index.shard(id.a);
             if let Some(location) = shard.get(id) {
                 shard.remove(id, location);
@@ -238,8 +254,7 @@ impl PartialReader {
     /// # Errors
     /// The write was aborted, or what went to the disk cannot be read back.
     pub async fn read(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
-        let chunk = u64::from(self.store.geometry.chunk());
-        {
+        let part = {
             let partial = self.partial.lock();
             if partial.is_aborted {
                 return Err(ReadError::Aborted);
@@ -247,12 +262,15 @@ impl PartialReader {
             if offset >= partial.written || max == 0 {
                 return Ok(Bytes::new());
             }
-            if let Some(within) = offset.checked_sub(u64::from(partial.chunks) * chunk) {
+            if let Some(within) = offset.checked_sub(u64::from(partial.first) * u64::from(BLOCK)) {
                 return Ok(partial.read(within as usize, max));
             }
-        }
-        let (n, within) = ((offset / chunk) as u32, (offset % chunk) as u32);
-        let done = self.store.read_chunk(&self.key, self.write, n, within, max).await;
+            let block = (offset / u64::from(BLOCK)) as u32;
+            let after = partial.parts.partition_point(|part| part.first <= block);
+            after.checked_sub(1).map(|at| partial.parts[at]).ok_or(ReadError::Gone)?
+        };
+        let within = (offset - u64::from(part.first) * u64::from(BLOCK)) as u32;
+        let done = self.store.read_chunk(&self.key, self.write, part, within, max).await;
         if let Err(error) = &done
             && *error != ReadError::Gone
         {
@@ -297,10 +315,18 @@ impl Partial {
 }
 
 impl Store {
-    /// Drops what the index has for a key.
+    /// Drops what the index has for a key. A record in the purge log keeps a restart from bringing it back, as early as a
+    /// record that had replaced it would have.
     pub fn drop_object(&self, key: &Key) {
         let id = head_id(key, self.geometry.seed);
-        self.index.shard(id.a).forget(id);
+        let seq = {
+            let mut shard = self.index.shard(id.a);
+            // Under the lock, so that no record of a later write has a lower sequence.
+            shard.forget(id).then(|| self.next_seq())
+        };
+        if let Some(seq) = seq {
+            self.purge_log.append_later(PurgeRecord { scope: PurgeScope::Object(*key), seq });
+        }
     }
 
     /// As `drop_object`, and takes back the writes under way: something newer is fetched and will not be stored here.
@@ -322,8 +348,8 @@ impl Store {
             let blocks = (0..tail.len()).step_by(BLOCK as usize);
             let body: Vec<Bytes> = blocks.map(|at| tail.slice(at..tail.len().min(at + BLOCK as usize))).collect();
             let sums: Vec<u64> = body.iter().map(|block| block_sum(block, self.geometry.seed)).collect();
-            let (write, number) = (head.record.write, head.record.number);
-            let fields = DraftFields { kind: Kind::Head, key: *key, write, number, sums: &sums, mark, meta, body };
+            let (write, first) = (head.record.write, head.record.first);
+            let fields = DraftFields { kind: Kind::Head, key: *key, write, first, sums: &sums, mark, meta, body };
             let place = |draft: Draft, permits: usize| {
                 let mut shard = self.index.shard(id.a);
                 // The same place in another use of its segment is another record.
@@ -335,7 +361,8 @@ impl Store {
                 shard.insert(id, location);
                 Ok(())
             };
-            if self.with_room(Draft::new(fields, self.geometry.seed), place).await? {
+            // A part that is split off is found by way of the new HEAD alone.
+            if self.with_room(Draft::new(fields, self.geometry.seed), place, |_, _| {}).await? {
                 return Ok(true);
             }
         }

@@ -4,13 +4,14 @@ use super::{completed, found};
 
 mod origins;
 mod rules;
+mod sites;
 
 /// (file, `line:column: message`, remedy). What a whole file needs besides is appended to each.
 pub(super) type Case = (&'static str, &'static str, &'static str);
 
 #[test]
 fn each_slip_is_named_with_its_place_and_remedy() {
-    for (file, message, remedy) in CASES.iter().chain(origins::CASES).chain(rules::CASES) {
+    for (file, message, remedy) in CASES.iter().chain(origins::CASES).chain(rules::CASES).chain(sites::CASES) {
         assert_eq!(found(&completed(file)), [format!("{message} | {remedy}")], "{file}");
     }
 }

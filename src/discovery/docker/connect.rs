@@ -16,8 +16,6 @@ pub struct Settings {
     pub endpoint: Endpoint,
     /// Which containers count: name and values of the engine's own filters, as in `label` and `com.example.public`.
     pub filters: HashMap<String, Vec<String>>,
-    /// Ask for the services of a swarm instead of this machine's containers.
-    pub swarm: bool,
 }
 
 /// Where an engine is.
@@ -70,7 +68,7 @@ impl Settings {
             return Err(SettingsError::NoCertificates);
         }
         let filters = filters(given("DOCKER_CONTAINER_FILTERS").as_deref().unwrap_or_default())?;
-        Ok(Self { endpoint, filters, swarm: false })
+        Ok(Self { endpoint, filters })
     }
 }
 

@@ -2,7 +2,6 @@
 
 use crate::discovery::{Container, Health, Network, State, is_relevant_label, is_relevant_variable};
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, EndpointSettings, HealthStatusEnum};
-use std::collections::BTreeMap;
 
 /// A container as the engine tells it; `None` without an identifier.
 pub(super) fn container(told: ContainerInspectResponse) -> Option<(Container, StopSignal)> {
@@ -103,11 +102,6 @@ pub(super) fn own_id(mountinfo: &str, cgroup: &str) -> Option<String> {
         hexadecimal(id).then(|| id.to_owned())
     });
     mounts.chain(groups).next()
-}
-
-/// Variables by name, as an engine lists them.
-pub(super) fn variables(lines: &[String]) -> BTreeMap<String, String> {
-    lines.iter().filter_map(|line| variable(line)).collect()
 }
 
 #[cfg(test)]

@@ -88,6 +88,36 @@ impl Default for ProxySettings {
 pub(super) const DEFAULT_HSTS: &str = "max-age=31536000";
 
 impl ProxySettings {
+    /// Every variable that is read.
+    pub const NAMES: [&str; 26] = [
+        "HTTP_PORT",
+        "HTTPS_PORT",
+        "HTTPS_METHOD",
+        "NON_GET_REDIRECT",
+        "HSTS",
+        "SSL_POLICY",
+        "TRUST_DEFAULT_CERT",
+        "ENABLE_HTTP_ON_MISSING_CERT",
+        "TRUST_DOWNSTREAM_PROXY",
+        "DEFAULT_HOST",
+        "DEFAULT_ROOT",
+        "ENABLE_IPV6",
+        "PREFER_IPV6_NETWORK",
+        "RESOLVERS",
+        "ENABLE_HTTP2",
+        "ENABLE_HTTP3",
+        "ENABLE_PROXY_PROTOCOL",
+        "ACME_HTTP_CHALLENGE_LOCATION",
+        "ACME_HTTP_CHALLENGE_ACCEPT_UNKNOWN_HOST",
+        "DEBUG_ENDPOINT",
+        "LOG_JSON",
+        "DISABLE_ACCESS_LOGS",
+        "DHPARAM_BITS",
+        "DHPARAM_SKIP",
+        "LOG_FORMAT",
+        "LOG_FORMAT_ESCAPE",
+    ];
+
     /// Reads the environment. The second value says what is wrong with it; such a variable counts as not given.
     pub fn read(env: &BTreeMap<String, String>) -> (Self, Vec<String>) {
         let mut reader = Reader { env, problems: Vec::new() };
@@ -146,11 +176,16 @@ impl Reader<'_> {
         if settings.http3 {
             self.problems.push("ENABLE_HTTP3 is true, but HTTP/3 is not spoken here; clients stay with HTTP/2".into());
         }
+        if !settings.http2 {
+            self.problems.push("ENABLE_HTTP2 is false, but HTTP/2 stays: clients choose".into());
+        }
         for (name, why) in [
             ("DHPARAM_BITS", "there is no finite-field Diffie-Hellman in TLS here"),
             ("DHPARAM_SKIP", "there is no finite-field Diffie-Hellman in TLS here"),
             ("LOG_FORMAT", "nginx's log formats are not translated; `LOG_JSON` and the configuration file choose one"),
             ("LOG_FORMAT_ESCAPE", "nginx's log formats are not translated"),
+            ("RESOLVERS", "names are looked up as the system says"),
+            ("ACME_HTTP_CHALLENGE_ACCEPT_UNKNOWN_HOST", "challenge files are not served here"),
         ] {
             if self.env.contains_key(name) {
                 self.problems.push(format!("{name} has no effect: {why}"));

@@ -88,6 +88,24 @@ pub struct PathRoute {
     pub directives: Directives,
 }
 
+impl PathRoute {
+    /// Every path, and nobody to ask: what a host gets that cannot be served.
+    pub fn unserved() -> Self {
+        Self {
+            path: "/".into(),
+            pattern: PathPattern::Prefix("/".into()),
+            dest: None,
+            proto: Proto::default(),
+            servers: Vec::new(),
+            left_out: Vec::new(),
+            balance: Balance::default(),
+            keepalive: None,
+            auth: None,
+            directives: Directives::default(),
+        }
+    }
+}
+
 /// One container's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {

@@ -8,13 +8,14 @@ use crate::cache::key::Framed;
 use crate::cache::policy::{self, Demand, HitVerdict, Precondition, RequestVerdict};
 use crate::cache::rules::{CacheRules, KeyRules};
 use crate::cache::{Cache, Tier, disk};
+use crate::field::date;
 use crate::proxy::context::RequestContext;
 use crate::proxy::headers::{FieldRules, HeaderRules};
 use crate::proxy::plane::RouteRule;
 use crate::proxy::target::{Scheme, Target};
 use crate::proxy::{Edge, edge, guard, headers, ranges, report, respond};
 use crate::types::HostName;
-use http::header::AGE;
+use http::header::{AGE, CONTENT_LENGTH, DATE};
 use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::cache::CacheMeta;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -270,15 +271,16 @@ impl Asked {
             return rendered.flatten().map(|()| (status, 0..if modified { length } else { 0 })).ok_or(Reason::Stored);
         }
         let ranged = self.header.as_ref().filter(|_| ranged);
-        let (head, range) = self.head(edge, meta, stored.tier(), condition, ranged)?;
+        let (head, range) = self.head(edge, meta, stored.tier(), condition, ranged, values)?;
         let range = match range {
             RangeType::Single(range) => range.start as u64..range.end as u64,
             RangeType::None if condition == Precondition::Holds => 0..length,
             RangeType::None | RangeType::Invalid => 0..0,
             RangeType::Multi(_) => return Err(Reason::Ranges),
         };
-        Template::new(&head).ok_or(Reason::Stored)?.render(values, out);
-        Ok((head.status, range))
+        let status = head.status;
+        template::write(head, values.closes, out).ok_or(Reason::Stored)?;
+        Ok((status, range))
     }
 
     /// Has `look` look at what is worked out for what is in memory; `None` only while the routes are being replaced.
@@ -303,11 +305,11 @@ impl Asked {
     }
 
     fn template(&self, edge: &Edge, meta: &CacheMeta, tier: Tier, condition: Precondition) -> Result<Template, Reason> {
-        let (head, _) = self.head(edge, meta, tier, condition, None)?;
-        Template::new(&head).ok_or(Reason::Stored)
+        let (head, _) = self.head(edge, meta, tier, condition, None, template::Values::default())?;
+        Template::new(head).ok_or(Reason::Stored)
     }
 
-    /// The head as the core and the phases make it of a hit, in their order; `Age` and `ttl` are 0. `ranged` is the
+    /// The head as the core and the phases make it of a hit, in their order. `ranged` is the
     /// request, where its `Range` counts.
     fn head(
         &self,
@@ -316,13 +318,17 @@ impl Asked {
         tier: Tier,
         condition: Precondition,
         ranged: Option<&RequestHeader>,
+        values: template::Values,
     ) -> Result<(ResponseHeader, RangeType), Reason> {
-        let mut head = meta.response_header_copy();
-        if !head.headers.contains_key(http::header::CONTENT_LENGTH) && head.status != StatusCode::NO_CONTENT {
+        let fields = meta.headers();
+        let unframed = !fields.contains_key(CONTENT_LENGTH) && meta.response_header().status != StatusCode::NO_CONTENT;
+        // Without one date of its own it would get the core's.
+        if unframed || date::single(fields, &DATE).is_none() {
             return Err(Reason::Stored);
         }
+        let mut head = meta.response_header_copy();
         let dress = || -> pingora::Result<(ResponseHeader, RangeType)> {
-            head.insert_header(AGE, 0)?;
+            head.insert_header(AGE, values.age)?;
             head.set_version(Version::HTTP_11);
             let none = RequestHeader::build(self.method.clone(), b"/", Some(1))?;
             let request = ranged.unwrap_or(&none);
@@ -341,7 +347,7 @@ impl Asked {
                 head.remove_header(&http::header::CONTENT_RANGE);
             }
             let ctx = self.context(edge, tier);
-            let status = report::hit_status(Some(0), Some(tier));
+            let status = report::hit_status(Some(values.ttl), Some(tier));
             respond::finish_head(&ctx, &none.headers, edge.purge.expose_tags, &status, None, &mut head)?;
             Ok((head, range))
         };
@@ -433,6 +439,9 @@ fn suits(rule: &RouteRule, scheme: Scheme, request: &Request<'_, '_>) -> Result<
         site_settings: _,
         settings: _,
         access: _,
+        traffic: _,
+        variants: _,
+        key_tag: _,
         max_request_body: _,
         server_timing: _,
     } = rule;

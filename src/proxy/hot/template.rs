@@ -29,7 +29,7 @@ enum Hole {
 }
 
 /// What goes into the places.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Values {
     /// Seconds.
     pub age: u64,
@@ -42,21 +42,11 @@ pub struct Values {
 impl Template {
     /// Of a head that is complete but for the values of `Age`, which is there once, and of `ttl` in its last
     /// `Cache-Status`, which is 0; and without `Connection`. `None` where it is not like that.
-    pub fn new(head: &ResponseHeader) -> Option<Self> {
-        let mut head = head.clone();
-        // As the core does, which puts its own `Date` where the origin server's then goes.
-        head.insert_header(CONNECTION, HeaderValue::from_static("close")).ok()?;
-        let (mut ages, mut dates) = (head.headers.get_all(AGE).iter(), head.headers.get_all(DATE).iter());
-        let alone = ages.next().is_some() && ages.next().is_none() && dates.next().is_some() && dates.next().is_none();
-        if !alone || head.version != http::Version::HTTP_11 {
-            return None;
-        }
-        let mut wire = Vec::with_capacity(512);
-        head.header_to_h1_wire(&mut wire);
+    pub fn new(head: ResponseHeader) -> Option<Self> {
+        let (head, wire) = serialised(head, true)?;
         let own = head.headers.get_all(CACHE_STATUS).iter().next_back()? as *const HeaderValue;
-        let mut bytes = format!("HTTP/1.1 {} ", head.status.as_str()).into_bytes();
-        bytes.extend_from_slice(head.get_reason_phrase().unwrap_or_default().as_bytes());
-        bytes.extend_from_slice(b"\r\n");
+        let mut bytes = Vec::with_capacity(wire.len() + 32);
+        status_line(&head, &mut bytes);
         let (mut rest, mut holes) = (wire.as_slice(), Vec::with_capacity(3));
         // Lines are in the order of the map, whatever the case of the names.
         for (name, value) in &head.headers {
@@ -113,6 +103,52 @@ impl Template {
     }
 }
 
+/// Appends a head that is complete but for `Connection`; `None` where it has no one `Age` or `Date`.
+pub fn write(head: ResponseHeader, closes: bool, out: &mut Vec<u8>) -> Option<()> {
+    let (head, wire) = serialised(head, closes)?;
+    out.reserve(wire.len() + 64);
+    status_line(&head, out);
+    let mut from = 0;
+    // The date is there by its own name, whatever the case the origin server wrote it in.
+    let mut at = 0;
+    for (name, value) in &head.headers {
+        if *name == DATE {
+            out.extend_from_slice(wire.get(from..at)?);
+            out.extend_from_slice(b"Date");
+            from = at + 4;
+        }
+        at += name.as_str().len() + value.len() + 4;
+    }
+    out.extend_from_slice(wire.get(from..)?);
+    out.extend_from_slice(b"\r\n");
+    Some(())
+}
+
+/// The head with `Connection`, and its field lines as the core writes them.
+fn serialised(mut head: ResponseHeader, closes: bool) -> Option<(ResponseHeader, Vec<u8>)> {
+    // As the core does, which puts its own `Date` where the origin server's then goes.
+    let connection = HeaderValue::from_static(if closes { "close" } else { "keep-alive" });
+    head.insert_header(CONNECTION, connection).ok()?;
+    let one = |name| {
+        let mut values = head.headers.get_all(name).iter();
+        values.next().is_some() && values.next().is_none()
+    };
+    if !one(AGE) || !one(DATE) || head.version != http::Version::HTTP_11 {
+        return None;
+    }
+    let mut wire = Vec::with_capacity(512);
+    head.header_to_h1_wire(&mut wire);
+    Some((head, wire))
+}
+
+fn status_line(head: &ResponseHeader, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(head.status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.get_reason_phrase().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
 fn number(value: u64, out: &mut Vec<u8>) {
     // Writing to a vector cannot fail.
     let _ = write!(out, "{value}");
@@ -133,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_changes_is_filled_in_and_the_rest_stays() {
-        let template = Template::new(&head(&[
+        let template = Template::new(head(&[
             ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
             ("x-a", "age: 1\u{b5}"),
             ("age", "77"),
@@ -153,7 +189,7 @@ mod tests {
                 "beforeHTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nx-a: age: 1\u{b5}\r\nAge: {age}\r\ncache-status: \
                  other; hit; ttl=0\r\ncache-status: selvedge; hit; ttl={ttl}; detail=memory\r\nx-b: ttl=0\r\nConnection: {connection}\r\n\r\n"
             );
-            let (got, expected) = (String::from_utf8(out).unwrap(), expected);
+            let got = String::from_utf8(out).unwrap();
             assert_eq!(got.to_ascii_lowercase(), expected.to_ascii_lowercase());
         }
     }
@@ -161,9 +197,9 @@ mod tests {
     #[test]
     fn a_head_without_one_date_and_age_has_no_template() {
         let own = ("cache-status", "selvedge; hit; ttl=0");
-        assert!(Template::new(&head(&[("age", "0"), own])).is_none());
-        assert!(Template::new(&head(&[("date", "x"), ("date", "y"), ("age", "0"), own])).is_none());
-        assert!(Template::new(&head(&[("date", "x"), own])).is_none());
-        assert!(Template::new(&head(&[("date", "x"), ("age", "0")])).is_none());
+        assert!(Template::new(head(&[("age", "0"), own])).is_none());
+        assert!(Template::new(head(&[("date", "x"), ("date", "y"), ("age", "0"), own])).is_none());
+        assert!(Template::new(head(&[("date", "x"), own])).is_none());
+        assert!(Template::new(head(&[("date", "x"), ("age", "0")])).is_none());
     }
 }

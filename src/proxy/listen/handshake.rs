@@ -65,6 +65,7 @@ impl Tls {
             }
         };
         stream.rewind(&hello);
+        stream.gather();
         match handshake_with_callback(&Acceptor::from_server_config(config), stream, &KeepShown).await {
             Ok(tls) => Ok(Box::new(tls)),
             Err(error) => Err(Failure::Handshake(error)),

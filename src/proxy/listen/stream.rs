@@ -10,8 +10,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::FutureExt;
-use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
@@ -20,13 +20,19 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-/// pingora's own TCP stream behind a write buffer of our own: pingora sets buffers only for connections that its own
-/// listeners accept, and leaves others without, at a system call for every part of a response. What does not fit goes
-/// out together with what waits, in one vectored write and without a copy.
+/// A TCP stream behind a write buffer: the core writes a response in parts, which would be a system call each. What does
+/// not fit goes out together with what waits, in one vectored write and without a copy. pingora's own stream would measure
+/// the time that each read and write waits, for which there is no use here.
 pub(super) struct ClientStream {
-    l4: L4Stream,
+    tcp: TcpStream,
+    digest: Option<Arc<SocketDigest>>,
+    /// What is read before the socket is.
+    ahead: Bytes,
     /// Grows with the first response, so that connections that only handshake or wait cost nothing.
     pending: Vec<u8>,
+    /// Bytes up to which vectored writes are gathered. Plain HTTP has none gathered: who writes so writes all there is.
+    /// TLS writes its records so, whether or not more are to come.
+    gathers: usize,
 }
 
 /// A response head and a body of a few KiB in one write: as much as one TLS record holds.
@@ -46,20 +52,24 @@ impl ClientStream {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         // The cell is new, so it takes the value.
         let _ = digest.peer_addr.set(Some(peer.into()));
-        let mut l4 = L4Stream::from(tcp);
-        l4.set_socket_digest(digest);
-        Self { l4, pending: Vec::new() }
+        Self { tcp, digest: Some(Arc::new(digest)), ahead: Bytes::new(), pending: Vec::new(), gathers: 0 }
+    }
+
+    /// Has small vectored writes gathered as well.
+    pub(super) fn gather(&mut self) {
+        self.gathers = WRITE_BUFFER;
     }
 
     /// Puts bytes that were read back before those to come.
     pub(super) fn rewind(&mut self, bytes: &[u8]) {
-        self.l4.rewind(bytes);
+        self.ahead =
+            if self.ahead.is_empty() { Bytes::copy_from_slice(bytes) } else { [bytes, &self.ahead].concat().into() };
     }
 
     /// Writes all that waits.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.pending.is_empty() {
-            let written = ready!(Pin::new(&mut self.l4).poll_write(cx, &self.pending))?;
+            let written = ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.pending))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -77,7 +87,12 @@ impl fmt::Debug for ClientStream {
 
 impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.l4).poll_read(cx, buf)
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.tcp).poll_read(cx, buf);
+        }
+        let count = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead.split_to(count));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -90,10 +105,10 @@ impl AsyncWrite for ClientStream {
                 return Poll::Ready(Ok(buf.len()));
             }
             if this.pending.is_empty() {
-                return Pin::new(&mut this.l4).poll_write(cx, buf);
+                return Pin::new(&mut this.tcp).poll_write(cx, buf);
             }
             let both = [IoSlice::new(&this.pending), IoSlice::new(buf)];
-            let written = ready!(Pin::new(&mut this.l4).poll_write_vectored(cx, &both))?;
+            let written = ready!(Pin::new(&mut this.tcp).poll_write_vectored(cx, &both))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -113,12 +128,12 @@ impl AsyncWrite for ClientStream {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let total = bufs.iter().map(|buf| buf.len()).sum::<usize>();
-        if this.pending.len() + total <= WRITE_BUFFER {
+        if this.pending.len() + total <= this.gathers {
             bufs.iter().for_each(|buf| this.pending.extend_from_slice(buf));
             return Poll::Ready(Ok(total));
         }
         ready!(this.poll_drain(cx))?;
-        Pin::new(&mut this.l4).poll_write_vectored(cx, bufs)
+        Pin::new(&mut this.tcp).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -127,12 +142,12 @@ impl AsyncWrite for ClientStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.l4).poll_flush(cx)
+        Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.l4).poll_shutdown(cx)
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }
 
@@ -156,7 +171,7 @@ impl Shutdown for ClientStream {
 
 impl UniqueID for ClientStream {
     fn id(&self) -> UniqueIDType {
-        self.l4.id()
+        self.tcp.as_raw_fd()
     }
 }
 
@@ -168,11 +183,10 @@ impl Peek for ClientStream {
     /// with the first byte that cannot be of the preface, and the rest of `buf` stays as it was: a whole HTTP/1.0
     /// request may be shorter than the preface, and its client would wait for an answer for ever.
     async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        let l4 = &mut self.l4;
         let mut filled = 0;
         let read = async {
             while filled < buf.len() && H2_PREFACE.starts_with(&buf[..filled]) {
-                match l4.read(&mut buf[filled..]).await? {
+                match self.read(&mut buf[filled..]).await? {
                     0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                     n => filled += n,
                 }
@@ -190,34 +204,22 @@ impl Peek for ClientStream {
 
 impl GetTimingDigest for ClientStream {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.l4.get_timing_digest()
-    }
-
-    fn get_read_pending_time(&self) -> Duration {
-        self.l4.get_read_pending_time()
-    }
-
-    fn get_write_pending_time(&self) -> Duration {
-        self.l4.get_write_pending_time()
+        Vec::new()
     }
 }
 
 impl GetProxyDigest for ClientStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.l4.get_proxy_digest()
-    }
-
-    fn set_proxy_digest(&mut self, digest: ProxyDigest) {
-        self.l4.set_proxy_digest(digest);
+        None
     }
 }
 
 impl GetSocketDigest for ClientStream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.l4.get_socket_digest()
+        self.digest.clone()
     }
 
     fn set_socket_digest(&mut self, digest: SocketDigest) {
-        self.l4.set_socket_digest(digest);
+        self.digest = Some(Arc::new(digest));
     }
 }

@@ -55,7 +55,9 @@ impl FromStr for Location {
         if !text.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(LocationError::NotEncoded);
         }
-        let starts_well = text.starts_with('/') || text.contains("://") || ["$path", "$request_uri", "${path}"].iter().any(|p| text.starts_with(p));
+        let starts_well = text.starts_with('/')
+            || text.contains("://")
+            || ["$path", "$request_uri", "${path}"].iter().any(|p| text.starts_with(p));
         if !starts_well {
             return Err(LocationError::NoUri);
         }

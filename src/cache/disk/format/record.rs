@@ -25,8 +25,8 @@ pub(in crate::cache::disk) struct Record {
     pub key: Key,
     /// Names one write of an object; HEAD and CHUNK records of it share it.
     pub write: u64,
-    /// HEAD: number of chunks before the tail. CHUNK: which.
-    pub number: u32,
+    /// The number of its first block in the object's body; of a HEAD, how many blocks are in CHUNK records.
+    pub first: u32,
     pub meta_len: u32,
     pub body_len: u32,
     /// How many scopes it has.
@@ -61,7 +61,7 @@ impl Record {
     pub fn id(&self, seed: u64) -> Id {
         match self.kind {
             Kind::Head => head_id(&self.key, seed),
-            Kind::Chunk => chunk_id(&self.key, self.write, self.number, seed),
+            Kind::Chunk => chunk_id(&self.key, self.write, self.first, seed),
         }
     }
 
@@ -88,7 +88,7 @@ impl Record {
             seq: get64(bytes, 16),
             key: Key { primary: get_hash(bytes, 24), variant },
             write: get64(bytes, 56),
-            number: get32(bytes, 64),
+            first: get32(bytes, 64),
             meta_len: get32(bytes, 68),
             body_len: get32(bytes, 72),
             scopes: flags >> 16,
@@ -146,7 +146,7 @@ pub(in crate::cache::disk) struct DraftFields<'a> {
     pub kind: Kind,
     pub key: Key,
     pub write: u64,
-    pub number: u32,
+    pub first: u32,
     pub sums: &'a [u64],
     /// Of a HEAD; default for a CHUNK.
     pub mark: &'a Mark,
@@ -176,13 +176,13 @@ impl Draft {
         put32(&mut prefix, 76, flags);
         put64(&mut prefix, 88, fields.mark.epoch);
         put64(&mut prefix, 56, fields.write);
-        put32(&mut prefix, 64, fields.number);
+        put32(&mut prefix, 64, fields.first);
         put32(&mut prefix, 68, fields.meta.len() as u32);
         put32(&mut prefix, 72, body_len as u32);
         put64(&mut prefix, 80, rest_sum);
         let id = match fields.kind {
             Kind::Head => head_id(&fields.key, seed),
-            Kind::Chunk => chunk_id(&fields.key, fields.write, fields.number, seed),
+            Kind::Chunk => chunk_id(&fields.key, fields.write, fields.first, seed),
         };
         let len = (prefix.len() + body_len).next_multiple_of(ALIGN as usize) as u32;
         Self { id, kind: fields.kind, epoch: fields.mark.epoch, prefix, body: fields.body, len }
@@ -206,6 +206,46 @@ impl Draft {
         self.len
     }
 
+    /// The number of its first block in the object's body.
+    pub fn first(&self) -> u32 {
+        get32(&self.prefix, 64)
+    }
+
+    /// Whole blocks of its body.
+    pub fn whole_blocks(&self) -> u32 {
+        (self.body.iter().map(Bytes::len).sum::<usize>() / BLOCK as usize) as u32
+    }
+
+    /// As two records, so that the first fills what is left of a segment: a CHUNK of `blocks` blocks, at least one and no
+    /// more than there are whole ones, and the rest, of the same kind. From a HEAD the first blocks are taken, from a
+    /// CHUNK the last: whichever of the two is entered into the index first, what readers find is complete.
+    pub fn split(&self, blocks: u32, seed: u64) -> (Self, Self) {
+        let (scopes, first) = (get32(&self.prefix, 76) >> 16, self.first());
+        let variant = (get32(&self.prefix, 76) & 0xffff == 1).then(|| get_hash(&self.prefix, 40));
+        let sums_end = self.prefix.len() - get32(&self.prefix, 68) as usize - scopes as usize * 8;
+        let words = |bytes: &[u8]| -> Vec<u64> { bytes.chunks_exact(8).map(|raw| get64(raw, 0)).collect() };
+        let sums = words(&self.prefix[RECORD_HEADER..sums_end]);
+        let meta_at = sums_end + scopes as usize * 8;
+        let mark = Mark { epoch: self.epoch, scopes: words(&self.prefix[sums_end..meta_at]).into() };
+        let all = self.body.iter().map(Bytes::len).sum::<usize>().div_ceil(BLOCK as usize) as u32;
+        let at = if self.kind == Kind::Head { blocks } else { all - blocks };
+        let (before, after) = cut(&self.body, at as usize * BLOCK as usize);
+        let (sums_before, sums_after) = sums.split_at(at as usize);
+        let key = Key { primary: get_hash(&self.prefix, 24), variant };
+        let write = get64(&self.prefix, 56);
+        let chunk = |first, sums, body| {
+            let (mark, meta) = (&Mark::default(), &[][..]);
+            Self::new(DraftFields { kind: Kind::Chunk, key, write, first, sums, mark, meta, body }, seed)
+        };
+        if self.kind == Kind::Chunk {
+            return (chunk(first + at, sums_after, after), chunk(first, sums_before, before));
+        }
+        let meta = &self.prefix[meta_at..];
+        let (kind, sums) = (Kind::Head, sums_after);
+        let rest = DraftFields { kind, key, write, first: first + at, sums, mark: &mark, meta, body: after };
+        (chunk(first, sums_before, before), Self::new(rest, seed))
+    }
+
     /// The bytes to write, in pieces.
     pub fn finish(mut self, generation: u32, seq: u64, seed: u64) -> Vec<Bytes> {
         static ZEROS: [u8; ALIGN as usize] = [0; ALIGN as usize];
@@ -220,4 +260,16 @@ impl Draft {
         parts.push(Bytes::from_static(&ZEROS[..self.len as usize - used]));
         parts
     }
+}
+
+/// The pieces before and after an offset.
+fn cut(pieces: &[Bytes], mut at: usize) -> (Vec<Bytes>, Vec<Bytes>) {
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        let (left, right) = (piece.slice(..at.min(piece.len())), piece.slice(at.min(piece.len())..));
+        at -= left.len();
+        before.extend(Some(left).filter(|left| !left.is_empty()));
+        after.extend(Some(right).filter(|right| !right.is_empty()));
+    }
+    (before, after)
 }

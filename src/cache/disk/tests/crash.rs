@@ -289,13 +289,13 @@ async fn a_store_of_another_version_is_refused() {
     let path = dir.path().join("superblock");
     let mut bytes = fs::read(&path).unwrap();
     for at in [0, 2048] {
-        bytes[at + 16] = 1;
+        bytes[at + 16] = 2;
         let sum = xxhash_rust::xxh3::xxh3_64_with_seed(&bytes[at + 8..at + 64], 0);
         bytes[at..at + 8].copy_from_slice(&sum.to_le_bytes());
     }
     fs::write(&path, &bytes).unwrap();
     let error = DiskTier::open(&settings(dir.path(), 4), Metrics::new().tier("disk")).err().unwrap();
-    assert!(matches!(error, OpenError::Version { found: 1, expected: 2, .. }), "{error}");
+    assert!(matches!(error, OpenError::Version { found: 2, expected: 3, .. }), "{error}");
 }
 
 #[tokio::test]

@@ -240,7 +240,12 @@ pub(super) fn cases() -> Vec<Case> {
             sure(&["com.github.nginx-proxy.nginx-proxy.http2.enable=false"]),
             ["warning www.a.b -: http2.enable cannot differ"],
         ),
-        case(ACME, "The challenge path is answered before redirects", sure(&[]), ["www.a.b challenge true"]),
+        case(
+            ACME,
+            "The challenge path is known as one before redirects; nothing is served there yet",
+            sure(&[]),
+            ["www.a.b challenge true"],
+        ),
         case(
             ACME,
             "ACME_HTTP_CHALLENGE_LOCATION=false of the proxy",

@@ -54,12 +54,23 @@ pub(super) fn cases() -> Vec<Case> {
         case(AREA, "ENABLE_HTTP2 is true", world(), ["http2: true"]),
         case(
             AREA,
+            "ENABLE_HTTP2=false is told: HTTP/2 stays",
+            with("ENABLE_HTTP2", "false"),
+            ["proxy: ENABLE_HTTP2 is false, but HTTP/2 stays"],
+        ),
+        case(
+            AREA,
             "ENABLE_HTTP3=true is told: HTTP/3 is not spoken",
             with("ENABLE_HTTP3", "true"),
             ["proxy: ENABLE_HTTP3 is true"],
         ),
         case(AREA, "ENABLE_PROXY_PROTOCOL", with("ENABLE_PROXY_PROTOCOL", "true"), ["proxy_protocol: true"]),
-        case(AREA, "RESOLVERS", with("RESOLVERS", "127.0.0.11 [fd00::1]"), ["resolvers: [127.0.0.11, fd00::1]"]),
+        case(
+            AREA,
+            "RESOLVERS is read, and it says that names are looked up as the system says",
+            with("RESOLVERS", "127.0.0.11 [fd00::1]"),
+            ["resolvers: [127.0.0.11, fd00::1]", "proxy: RESOLVERS has no effect"],
+        ),
         case(
             AREA,
             "A boolean that is none is told, and the default counts",
@@ -112,7 +123,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case(
             AREA,
-            "ACME_HTTP_CHALLENGE_ACCEPT_UNKNOWN_HOST",
+            "ACME_HTTP_CHALLENGE_ACCEPT_UNKNOWN_HOST is told: challenge files are not served",
             with("ACME_HTTP_CHALLENGE_ACCEPT_UNKNOWN_HOST", "true"),
             ["acme_unknown_host: true"],
         ),

@@ -48,7 +48,7 @@ pub fn statements(text: &str) -> Result<Vec<Statement>, String> {
             '{' if word.as_ref().is_some_and(|w| w.ends_with('$')) => {
                 let word = word.get_or_insert_default();
                 word.push('{');
-                while let Some(next) = chars.next() {
+                for next in chars.by_ref() {
                     word.push(next);
                     if next == '}' {
                         break;

@@ -124,6 +124,7 @@ async fn serve_until_stopped(config: Config) -> Result<(), StartError> {
 
     let edge =
         Edge::new(parts.plane(&effective, &metrics)?, cache, Arc::clone(&log), clock.clone(), config.purge.clone());
+    parts.begin();
     let operator = Arc::new(Operator::new(Arc::clone(&edge), Arc::clone(&metrics)));
     let (stop, stopping) = watch::channel(false);
     let (end, ending) = watch::channel(false);

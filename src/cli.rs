@@ -2,6 +2,7 @@
 
 mod check;
 mod discover;
+mod health;
 mod logging;
 mod purge;
 mod routes;
@@ -87,6 +88,7 @@ fn dispatch(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: 
             logging::init();
             discover::run(&args, &|name| std::env::var(name).ok(), err).into()
         }
+        Command::Health(args) => health::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
         Command::Routes(args) => routes::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
         Command::Store(args) => store::run(&args, crate::clock::Clock::system().now(), out, err).into(),
         Command::Traffic(args) => traffic::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
@@ -232,6 +234,17 @@ Examples:
 
 Exit status: 0 done; 1 something is not served as it was asked for; 64 wrong arguments; 69 no answer.")]
     Routes(routes::Routes),
+
+    /// Say whether a running server serves
+    ///
+    /// For health checks of containers, whose images have no other client. Asks the admin listener.
+    #[command(after_help = "\
+Examples:
+  selvedge health
+  selvedge health --ready --config /etc/selvedge/selvedge.toml
+
+Exit status: 0 it serves; 69 it does not, or does not answer; 64 wrong arguments.")]
+    Health(health::Health),
 
     /// Look into the disk tier's directory: sum up, verify, list, dump
     ///

@@ -2,8 +2,8 @@
 //! request only adds to atomics.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Seconds: from a hit's fraction of a millisecond to a slow origin's minute.
@@ -25,13 +25,27 @@ pub struct Metrics {
     pub origin_seconds: HistogramVec,
     /// `selvedge_origin_errors_total{origin,kind}`; `kind` is an RFC 9209 error type.
     pub origin_errors: IntCounterVec,
-    /// `selvedge_origin_server_up{origin,server}`: 1, or 0 while ejected.
+    /// `selvedge_origin_server_up{origin,server}`: 1, or 0 while all its addresses are ejected or fail their checks.
     pub origin_server_up: IntGaugeVec,
     /// `selvedge_traffic_requests_total{site,rule,group,result}`: requests that a rule gave to a group and its origin
     /// answered, or `failed` to.
     pub traffic_requests: IntCounterVec,
     /// `selvedge_mirrored_requests_total{site,rule,result}`: copies `sent`, `failed`, and `dropped` for want of room.
     pub mirrored: IntCounterVec,
+    /// `selvedge_origin_server_in_flight{origin,server}`: requests under way.
+    pub origin_server_in_flight: IntGaugeVec,
+    /// `selvedge_origin_server_latency_seconds{origin,server}`: moving average of the time to a response head.
+    pub origin_server_latency: GaugeVec,
+    /// `selvedge_origin_ejections_total{origin,server,reason}`; `reason` is `failures`, `error_rate` or `probe`.
+    pub origin_ejections: IntCounterVec,
+    /// `selvedge_origin_checks_total{origin,server,result}`: health checks, `passed` or `failed`.
+    pub origin_checks: IntCounterVec,
+    /// `selvedge_origin_retries_total{origin,result}`: further attempts, `made` or `refused` by the budget.
+    pub origin_retries: IntCounterVec,
+    /// `selvedge_origin_queued{origin}`: requests that wait for a server below its limit.
+    pub origin_queued: IntGaugeVec,
+    /// `selvedge_origin_queue_rejected_total{origin,reason}`: those that did in vain, `full` or `timeout`.
+    pub origin_queue_rejected: IntCounterVec,
     tier_bytes: IntGaugeVec,
     tier_capacity: IntGaugeVec,
     tier_objects: IntGaugeVec,
@@ -121,7 +135,50 @@ impl Metrics {
             ),
             mirrored: counters(&r, "mirrored_requests_total", "Copies of requests.", &["site", "rule", "result"]),
             origin_errors: counters(&r, "origin_errors_total", "Failed origin attempts.", &["origin", "kind"]),
-            origin_server_up: gauges(&r, "origin_server_up", "0 while ejected.", &["origin", "server"]),
+            origin_server_up: gauges(
+                &r,
+                "origin_server_up",
+                "0 while ejected or failing its checks.",
+                &["origin", "server"],
+            ),
+            origin_server_in_flight: gauges(
+                &r,
+                "origin_server_in_flight",
+                "Requests under way at an origin server.",
+                &["origin", "server"],
+            ),
+            origin_server_latency: register(
+                &r,
+                GaugeVec::new(
+                    opts("origin_server_latency_seconds", "Moving average of the time to a response head."),
+                    &["origin", "server"],
+                ),
+            ),
+            origin_ejections: counters(
+                &r,
+                "origin_ejections_total",
+                "Origin servers left out.",
+                &["origin", "server", "reason"],
+            ),
+            origin_checks: counters(
+                &r,
+                "origin_checks_total",
+                "Health checks of origin servers.",
+                &["origin", "server", "result"],
+            ),
+            origin_retries: counters(
+                &r,
+                "origin_retries_total",
+                "Further attempts at other origin servers.",
+                &["origin", "result"],
+            ),
+            origin_queued: gauges(&r, "origin_queued", "Requests waiting for an origin server.", &["origin"]),
+            origin_queue_rejected: counters(
+                &r,
+                "origin_queue_rejected_total",
+                "Requests that waited for an origin server in vain.",
+                &["origin", "reason"],
+            ),
             tier_bytes: gauges(&r, "tier_bytes", "Bytes held by a storage tier.", &["tier"]),
             tier_capacity: gauges(&r, "tier_capacity_bytes", "Bytes a storage tier may hold.", &["tier"]),
             tier_objects: gauges(&r, "tier_objects", "Objects held by a storage tier.", &["tier"]),

@@ -8,8 +8,8 @@
 mod access;
 pub mod access_log;
 mod answer;
+mod attempt;
 mod caching;
-mod choose;
 mod compress;
 mod context;
 mod cors;
@@ -55,7 +55,7 @@ pub use target::{Scheme, Target};
 use crate::cache::{self, policy};
 use crate::field::cache_status::Forward;
 use crate::field::date;
-use crate::origin::{Kind, Outcome};
+use crate::origin::Kind;
 use answer::Answer;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -70,8 +70,6 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Servers of one origin that a request tries before it fails.
-const MAX_SERVERS_TRIED: usize = 3;
 /// Upper bound on all passes of the core through the origin phases: servers tried and objects of a bucket asked for.
 const MAX_PASSES: usize = 8;
 /// Statuses of an origin that a stale response is better than.
@@ -273,7 +271,7 @@ impl ProxyHttp for Phases {
 
     /// Origin choice.
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
-        choose::peer(session, ctx).await
+        attempt::choose(session, ctx).await
     }
 
     /// The request as the origin gets it; signing is last.
@@ -332,15 +330,7 @@ impl ProxyHttp for Phases {
             return Ok(());
         }
         let Some(rule) = ctx.rule.clone() else { return Ok(()) };
-        if let (Some(server), Some(asked)) = (ctx.server, ctx.asked) {
-            let took = asked.elapsed();
-            ctx.origin_time = Some(took);
-            // Another server may have failed before this one answered.
-            ctx.failure = None;
-            explain::origin_answered(ctx, response.status, took);
-            rule.origin.observe_head(took.as_secs_f64());
-            rule.origin.report(server.id, Outcome::Success);
-        }
+        attempt::answered(ctx, response.status);
         forward::response_from_origin(response);
         headers::from_origin(response, &rule.rules);
         sibling::judge(response, ctx)?;
@@ -397,6 +387,10 @@ impl ProxyHttp for Phases {
             *body = Some(encoder.encode(body.take(), end)?);
         }
         self.0.collect(ctx, body.as_ref(), end);
+        if end {
+            // However long the client takes to read what is left of it.
+            ctx.lease = None;
+        }
         Ok(None)
     }
 
@@ -497,8 +491,8 @@ impl ProxyHttp for Phases {
         ctx: &mut Self::CTX,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        choose::note_failure(ctx, failure::classify(&error));
-        let more = ctx.tried.len() < MAX_SERVERS_TRIED;
+        attempt::failed(ctx, failure::classify(&error));
+        let more = attempt::may_go_on(ctx);
         error.set_retry(more || gate::give_up_group(session, ctx));
         error
     }
@@ -521,8 +515,8 @@ impl ProxyHttp for Phases {
         if repeatable {
             error.retry.decide_reuse(reused);
             if !error.retry() && self.0.goes_to_the_next(session, ctx, &error) {
-                choose::note_failure(ctx, failure::classify(&error));
-                error.set_retry(ctx.tried.len() < MAX_SERVERS_TRIED);
+                attempt::failed(ctx, failure::classify(&error));
+                error.set_retry(attempt::may_go_on(ctx));
                 return error;
             }
         } else {
@@ -530,7 +524,7 @@ impl ProxyHttp for Phases {
         }
         let failure = failure::classify(&error);
         if failure.is_origins() && !error.retry() && *error.esource() == ErrorSource::Upstream {
-            choose::note_failure(ctx, failure);
+            attempt::failed(ctx, failure);
         }
         error
     }

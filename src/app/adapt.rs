@@ -1,13 +1,15 @@
 //! What containers ask for, in the words of the configuration.
 
+mod servers;
+
 use crate::config::{DiscoveryFolders, Route, Site};
 use crate::discovery::Snapshot;
 use crate::discovery::nginx_proxy::{self, Facts};
 use crate::discovery::nginx_proxy::{
-    Access, Answer, Balance, Caching, DefaultRoot, Directives, Files, Level, Note, PathRoute, Proto, ProxySettings,
-    Translation, Www,
+    Access, Answer, Caching, DefaultRoot, Directives, Files, Level, Note, PathRoute, ProxySettings, Translation, Www,
 };
 use crate::origin;
+use crate::origin::balance::Algorithm;
 use crate::proxy::{Compression, HeaderRules};
 use crate::route::PathPattern;
 use crate::route::settings::{
@@ -21,7 +23,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What one look at the containers adds to the configuration.
 #[derive(Clone, Debug, Default)]
@@ -33,10 +34,6 @@ pub struct Discovered {
     /// The same, as containers asked for it.
     pub translation: Translation,
 }
-
-/// Failures in a row after which nginx leaves a server out, and for how long.
-const MAX_FAILS: u32 = 1;
-const FAIL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the sites of containers are made from, beside themselves.
 pub struct Surroundings<'a> {
@@ -254,11 +251,16 @@ impl Adapter<'_> {
 
     fn route(&mut self, site: &nginx_proxy::Site, route: &PathRoute) -> Route {
         let name: Arc<str> = format!("docker:{}{}", site.host, route.path).into();
-        if route.balance != Balance::RoundRobin {
-            self.note(Level::Warning, &site.host, "loadbalance is understood, but requests take turns here");
-        }
+        let balance = servers::algorithm(&route.balance).unwrap_or_else(|text| {
+            self.note(
+                Level::Warning,
+                &site.host,
+                format!("loadbalance: hash over `{text}` is not known; requests take turns"),
+            );
+            Algorithm::RoundRobin
+        });
         let local = merged(&site.directives, &route.directives);
-        self.out.origins.insert(Arc::clone(&name), origin_of(site, route, &local));
+        self.out.origins.insert(Arc::clone(&name), servers::origin_of(site, route, &local, balance));
         let (cache, lifetime) = match site.cache {
             Caching::Off => (false, None),
             Caching::On => (true, None),
@@ -370,36 +372,6 @@ fn source(containers: &[Arc<str>]) -> Arc<str> {
     let noun = if containers.len() == 1 { "container" } else { "containers" };
     format!("{noun} {}", containers.join(", ")).into()
 }
-
-fn origin_of(site: &nginx_proxy::Site, route: &PathRoute, local: &Directives) -> origin::Settings {
-    use origin::http::{HttpVersion, ServerAddress, Settings, Timeouts};
-    let default = Timeouts::default();
-    let servers = if site.refused.is_some() { &[][..] } else { &route.servers };
-    origin::Settings::Http(Settings {
-        servers: servers.iter().map(|s| ServerAddress { host: s.address.to_string().into(), port: s.port }).collect(),
-        tls: matches!(route.proto, Proto::Https | Proto::Grpcs),
-        // nginx does not verify what it proxies to, and containers have no certificates that could be.
-        tls_verify: false,
-        tls_server_name: None,
-        version: match route.proto {
-            Proto::Http | Proto::Https => HttpVersion::Http1,
-            Proto::Grpc | Proto::Grpcs => HttpVersion::Http2,
-        },
-        host: None,
-        timeouts: Timeouts {
-            connect: local.connect_timeout.unwrap_or(default.connect),
-            read: local.read_timeout.unwrap_or(default.read),
-            write: local.send_timeout.unwrap_or(default.write),
-            idle: if route.keepalive == Some(0) || route.keepalive.is_none() { IDLE_NOT_AT_ALL } else { default.idle },
-        },
-        max_fails: MAX_FAILS,
-        eject_for: FAIL_TIMEOUT,
-        try_next: true,
-    })
-}
-
-/// As good as closing a connection after its request.
-const IDLE_NOT_AT_ALL: Duration = Duration::from_millis(1);
 
 /// A location's directives, and the server's where it has none of the kind, as nginx inherits them.
 fn merged(server: &Directives, location: &Directives) -> Directives {
@@ -569,7 +541,7 @@ mod tests {
         assert!(matches!(site.settings.rules[2].action, Some(Action::Redirect(_))));
         let route = &site.routes[0];
         assert_eq!((route.max_request_body, route.headers.response.add.len()), (Some(7), 1));
-        assert_eq!(route.settings.timeouts.read, Some(Duration::from_secs(3)));
+        assert_eq!(route.settings.timeouts.read, Some(std::time::Duration::from_secs(3)));
         let admits = |ip: [u8; 4]| NetworkRule::admit(&route.settings.networks, Some(ip.into()));
         assert_eq!([[10, 0, 0, 1], [192, 0, 2, 1], [8, 8, 8, 8]].map(admits), [true, false, false]);
         assert_eq!(site.settings.ports, Ports::default(), "nothing listens on 8080");

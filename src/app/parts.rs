@@ -63,7 +63,7 @@ struct Tls {
 }
 
 impl Parts {
-    /// Builds what `config` asks for. What is as it was in `before` is taken over: an origin keeps the health of its
+    /// Builds what `config` asks for. What is as it was in `before` is taken over: origins keep the health of their
     /// servers, the certificates stay loaded.
     ///
     /// # Errors
@@ -81,11 +81,13 @@ impl Parts {
         let kept = before.map(|before| Arc::clone(&before.kept)).unwrap_or_default();
         let mut origins = BTreeMap::new();
         for (name, settings) in &config.origins {
-            let known = before.and_then(|b| b.origins.get(name)).filter(|(old, _)| old == settings);
-            let origin = match known {
-                Some((_, origin)) => Arc::clone(origin),
-                None => Origin::build(name, settings, Arc::clone(&resolver), clock.clone(), metrics)
-                    .map_err(|source| PartsError::Origin { name: Arc::clone(name), source })?,
+            let origin = match before.and_then(|b| b.origins.get(name)) {
+                Some((old, origin)) if old == settings => Arc::clone(origin),
+                known => {
+                    let known = known.map(|(_, origin)| &**origin);
+                    Origin::build_after(known, name, settings, (Arc::clone(&resolver), clock.clone()), metrics)
+                        .map_err(|source| PartsError::Origin { name: Arc::clone(name), source })?
+                }
             };
             origins.insert(Arc::clone(name), (settings.clone(), origin));
         }
@@ -116,8 +118,21 @@ impl Parts {
         self.tls.as_ref().map(|tls| Arc::clone(&tls.slot))
     }
 
-    /// Puts the new TLS settings where the listeners of `before` look for them.
+    /// Begins what goes on in the background: the checks of origin servers.
+    pub fn begin(&self) {
+        self.origins.values().for_each(|(_, origin)| origin.begin());
+    }
+
+    /// Puts the new TLS settings where the listeners of `before` look for them, and ends what `before` did in the
+    /// background for origins that are no more.
     pub fn activate(&self, before: &Parts) {
+        for (name, (_, old)) in &before.origins {
+            match self.origins.get(name).map(|(_, new)| new) {
+                Some(new) if Arc::ptr_eq(new, old) => {}
+                new => old.retire(new.map(|new| &**new)),
+            }
+        }
+        self.begin();
         if let (Some(new), Some(old)) = (&self.tls, &before.tls)
             && !Arc::ptr_eq(&new.handshakes, &old.handshakes)
         {

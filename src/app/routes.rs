@@ -76,7 +76,7 @@ fn servers(origin: Option<&origin::Settings>) -> Vec<Value> {
         Some(origin::Settings::Http(http)) => http
             .servers
             .iter()
-            .map(|s| json!({ "address": address(&s.host, s.port), "why": "configuration" }))
+            .map(|s| json!({ "address": address(&s.address.host, s.address.port), "why": "configuration" }))
             .collect(),
         Some(origin::Settings::S3(s3)) => {
             vec![

@@ -1,5 +1,7 @@
 //! `[origins.NAME.http]` and `[origins.NAME.s3]`.
 
+mod balance;
+
 use super::reader::{Table, Value, list, shown};
 use crate::origin::{Settings, http, s3};
 use crate::types::{HostName, Secret};
@@ -36,7 +38,7 @@ fn origin(table: &Table<'_>) -> Option<Settings> {
 
 fn http_origin(table: &Table<'_>) -> Option<http::Settings> {
     let tls = table.get("tls").and_then(|v| v.boolean()).unwrap_or(false);
-    let servers = table.required("servers", "[\"127.0.0.1:8080\"]").and_then(|v| servers(&v, tls));
+    let servers = table.required("servers", "[\"127.0.0.1:8080\"]").and_then(|v| balance::servers(&v, tls));
     let tls_verify_value = table.get("tls_verify");
     let tls_verify = tls_verify_value.as_ref().and_then(Value::boolean).unwrap_or(true);
     let tls_server_name_value = table.get("tls_server_name");
@@ -50,6 +52,10 @@ fn http_origin(table: &Table<'_>) -> Option<http::Settings> {
     let timeouts = timeouts(table);
     let max_fails = table.get("max_fails").and_then(|v| v.integer(0..=1_000_000));
     let eject_for = table.get("eject_for").and_then(|v| v.timeout());
+    let algorithm = balance::algorithm(table);
+    let slow_start = table.get("slow_start").and_then(|v| v.duration());
+    let health = table.section("health", balance::health).unwrap_or_default();
+    let limits = table.section("limits", balance::limits).unwrap_or_default();
     Some(http::Settings {
         servers: servers?,
         tls,
@@ -61,6 +67,10 @@ fn http_origin(table: &Table<'_>) -> Option<http::Settings> {
         max_fails: max_fails.and_then(|n| u32::try_from(n).ok()).unwrap_or(3),
         eject_for: eject_for.unwrap_or(Duration::from_secs(10)),
         try_next: table.get("try_next").and_then(|v| v.boolean()).unwrap_or(false),
+        balance: algorithm,
+        slow_start: slow_start.unwrap_or_default(),
+        health,
+        limits,
     })
 }
 
@@ -73,23 +83,6 @@ fn timeouts(table: &Table<'_>) -> Timeouts {
         write: read("write_timeout", default.write),
         idle: read("idle_timeout", default.idle),
     }
-}
-
-fn servers(value: &Value<'_>, tls: bool) -> Option<Vec<ServerAddress>> {
-    const EXAMPLE: &str = "[\"127.0.0.1:8080\"]";
-    let elements = value.array(EXAMPLE)?;
-    if elements.is_empty() {
-        value.problem(format!("`{}` is empty", value.path), "name at least one server as host:port");
-    }
-    let mut servers: Vec<ServerAddress> = Vec::new();
-    for element in elements {
-        let Some(server) = element.string(EXAMPLE).and_then(|text| server(text, &element, tls)) else { continue };
-        if servers.contains(&server) {
-            element.problem(format!("`{}` is \"{}\" once more", element.path, element.shown()), "list a server once");
-        }
-        servers.push(server);
-    }
-    Some(servers)
 }
 
 fn server(text: &str, value: &Value<'_>, tls: bool) -> Option<ServerAddress> {

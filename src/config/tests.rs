@@ -78,7 +78,10 @@ fn the_proxy_sample_loads() {
     assert_eq!(config.cache, Some(cache));
     assert_eq!(config.access_log, server::default_access_log());
     let Some(origin::Settings::Http(app)) = config.origins.get("app") else { panic!("no app: {:?}", config.origins) };
-    assert_eq!((&*app.servers[0].host, app.servers[0].port, app.servers.len()), ("127.0.0.1", 19_000, 1));
+    assert_eq!(
+        (&*app.servers[0].address.host, app.servers[0].address.port, app.servers.len()),
+        ("127.0.0.1", 19_000, 1)
+    );
     assert_eq!((app.tls, app.tls_verify, app.version, app.max_fails), (false, true, HttpVersion::Auto, 3));
     let [site] = &config.sites[..] else { panic!("{:?}", config.sites) };
     assert!(matches!(site.hosts[..], [HostPattern::Any]));
@@ -312,13 +315,38 @@ fn ports_of_servers_follow_the_scheme() {
         let text =
             completed(&format!("[origins.app.http]\nservers = [\"App.Internal\", \"[2001:db8::1]:81\"]\n{rest}"));
         match parse(&text).unwrap().origins.remove("app") {
-            Some(origin::Settings::Http(s)) => s.servers.iter().map(|s| format!("{}|{}", s.host, s.port)).collect(),
+            Some(origin::Settings::Http(s)) => {
+                s.servers.iter().map(|s| format!("{}|{}", s.address.host, s.address.port)).collect()
+            }
             other => panic!("{other:?}"),
         }
     };
     let (plain, tls): (Vec<String>, Vec<String>) = (ports(""), ports("tls = true"));
     assert_eq!((&*plain[0], &*plain[1]), ("app.internal|80", "2001:db8::1|81"));
     assert_eq!((&*tls[0], &*tls[1]), ("app.internal|443", "2001:db8::1|81"));
+}
+
+#[test]
+fn how_servers_share_requests_is_read_from_the_sample_that_explains_every_key() {
+    use crate::origin::balance::{Algorithm, HashKey};
+    use crate::origin::check::Probe;
+    let config = parse(SAMPLE).unwrap();
+    let Some(origin::Settings::Http(app)) = config.origins.get("app") else { panic!("{:?}", config.origins) };
+    let servers = app.servers.iter().map(|s| (s.weight, s.backup, s.drain, s.max_connections));
+    assert_eq!(
+        servers.collect::<Vec<_>>(),
+        [(1, false, false, None), (2, false, false, Some(100)), (1, true, false, None), (1, false, true, None)]
+    );
+    assert_eq!(app.balance, Algorithm::Hash { key: HashKey::Cookie("session".to_owned()), bound: Some(150) });
+    let check = app.health.check.as_ref().unwrap();
+    let Probe::Http { path, statuses, host, body, .. } = &check.probe else { panic!("{check:?}") };
+    assert_eq!(
+        (&**path, *statuses, host.as_deref(), body.as_deref()),
+        ("/healthz", (200, 399), Some("app.internal"), Some("ok"))
+    );
+    assert_eq!((check.rise, check.fall, check.jitter), (2, 3, 10));
+    assert_eq!(app.limits, origin::http::Limits::default());
+    assert_eq!((app.health.error_rate, &app.health.fail_statuses[..]), (50, &[502, 503][..]));
 }
 
 #[test]

@@ -35,18 +35,7 @@ fn build(settings: &Settings) -> Arc<Origin> {
 }
 
 fn http_settings(host: &str, port: u16) -> HttpSettings {
-    HttpSettings {
-        servers: vec![ServerAddress { host: host.into(), port }],
-        tls: false,
-        tls_verify: true,
-        tls_server_name: None,
-        version: HttpVersion::Auto,
-        host: None,
-        timeouts: Timeouts::default(),
-        max_fails: 1,
-        eject_for: Duration::from_secs(10),
-        try_next: false,
-    }
+    HttpSettings { max_fails: 1, ..HttpSettings::of([ServerAddress { host: host.into(), port }.into()]) }
 }
 
 #[tokio::test]
@@ -75,7 +64,7 @@ async fn the_signed_path_is_the_path_on_the_wire() {
         forbidden_is_not_found: false,
     }));
     let Kind::S3(s3) = origin.kind() else { panic!("not an S3 origin") };
-    let picked = origin.pick(&[]).await.unwrap();
+    let picked = origin.pick(&Ask::default()).await.unwrap();
     let mut request = RequestHeader::build("GET", b"/x", None).unwrap();
     s3.prepare(&mut request, "//a%2F..//%e6%9d%b1+'(=@~.", &Attempt::Requested, UNIX_EPOCH).unwrap();
     let (mut session, _) = Connector::<()>::new(None).get_http_session(&picked.peer).await.unwrap();
@@ -112,7 +101,7 @@ async fn tls_server(name: &str) -> (u16, JoinHandle<Option<Option<String>>>) {
 }
 
 async fn connect(origin: &Origin) -> Result<HttpSession<()>, Box<pingora::Error>> {
-    let picked = origin.pick(&[]).await.unwrap();
+    let picked = origin.pick(&Ask::default()).await.unwrap();
     Connector::<()>::new(None).get_http_session(&picked.peer).await.map(|(session, _)| session)
 }
 
@@ -171,7 +160,7 @@ async fn http2_without_tls_is_spoken_with_prior_knowledge() {
 #[tokio::test]
 async fn an_upgrade_can_insist_on_http1() {
     let settings = HttpSettings { tls: true, ..http_settings("192.0.2.1", 443) };
-    let mut picked = build(&Settings::Http(settings)).pick(&[]).await.unwrap();
+    let mut picked = build(&Settings::Http(settings)).pick(&Ask::default()).await.unwrap();
     picked.for_upgrade();
     assert_eq!(picked.peer.options.alpn, pingora::protocols::ALPN::H1);
     assert_eq!(picked.address, SocketAddr::from(([192, 0, 2, 1], 443)));

@@ -6,11 +6,14 @@ pub(super) mod upgrade;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::balance::Algorithm;
+pub use super::settings::{Health, Limits, Server};
+
 /// A set of HTTP servers that answer alike.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The servers; at least one.
-    pub servers: Vec<ServerAddress>,
+    pub servers: Vec<Server>,
     /// Speak TLS to them, verifying against the system's roots.
     pub tls: bool,
     /// Verify their certificates (off only for self-signed origins in private networks).
@@ -25,11 +28,41 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Failures in a row within `eject_for` after which a server is left out; 0: never.
     pub max_fails: u32,
-    /// How long it is left out.
+    /// How long it is left out the first time.
     pub eject_for: Duration,
     /// Whether an idempotent request goes to another server when the first breaks off before its response begins (RFC
     /// 9110 section 9.2.2). Off by default: a request that reached an origin server is not sent again.
     pub try_next: bool,
+    /// How the next server is chosen.
+    pub balance: Algorithm,
+    /// How long it takes a server that comes up to get its full share; zero: no time.
+    pub slow_start: Duration,
+    /// Who counts as up.
+    pub health: Health,
+    /// How much is asked of the servers.
+    pub limits: Limits,
+}
+
+impl Settings {
+    /// These servers, all else as it is by default.
+    pub fn of(servers: impl IntoIterator<Item = Server>) -> Self {
+        Self {
+            servers: servers.into_iter().collect(),
+            tls: false,
+            tls_verify: true,
+            tls_server_name: None,
+            version: HttpVersion::default(),
+            host: None,
+            timeouts: Timeouts::default(),
+            max_fails: 3,
+            eject_for: Duration::from_secs(10),
+            try_next: false,
+            balance: Algorithm::default(),
+            slow_start: Duration::ZERO,
+            health: Health::default(),
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// Host and port of an origin server.

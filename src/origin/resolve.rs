@@ -137,6 +137,14 @@ impl Resolver {
         }
     }
 
+    /// What [`Resolver::resolve`] answers without waiting; `None` where it would wait.
+    pub fn known(&self, host: &str, port: u16) -> Option<Result<Arc<[SocketAddr]>, ResolveError>> {
+        match self.name(host, port).look(self.clock.now()) {
+            Look::Done(result) => Some(result),
+            Look::Refresh { .. } => None,
+        }
+    }
+
     fn name(&self, host: &str, port: u16) -> Arc<Name> {
         let of_port = |names: &[Arc<Name>]| names.iter().find(|name| name.port == port).cloned();
         if let Some(name) = self.names.read().get(host).and_then(|names| of_port(names)) {

@@ -15,8 +15,8 @@ use crate::cache::Tier;
 use crate::cache::policy::{Demand, Family};
 use crate::field::CacheOutcome;
 use crate::field::cache_status::Forward;
-use crate::origin::ServerId;
 use crate::origin::s3::Attempt;
+use crate::origin::{Ask, Lease, ServerId};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use pingora::cache::{CacheKey, CacheMeta};
@@ -87,8 +87,10 @@ pub struct RequestContext {
     pub attempt: Attempt,
     /// The server asked now.
     pub server: Option<Server>,
-    /// Servers that failed for this request.
-    pub tried: Vec<ServerId>,
+    /// Its place on that server.
+    pub lease: Option<Lease>,
+    /// What decides which server is next.
+    pub ask: Ask,
     /// When the request was on its way to the origin.
     pub asked: Option<Instant>,
     /// How long the origin took to answer with a response head.
@@ -169,7 +171,8 @@ impl RequestContext {
             sibling: Sibling::default(),
             attempt: Attempt::Requested,
             server: None,
-            tried: Vec::new(),
+            lease: None,
+            ask: Ask::default(),
             asked: None,
             origin_time: None,
             forward: None,

@@ -10,6 +10,8 @@ pub enum Failure {
     Dns,
     /// Every server of the origin is out of service.
     Unavailable,
+    /// Every server has as many requests as it may have.
+    ConnectionLimit,
     /// The connection was refused.
     ConnectionRefused,
     /// The connection did not come about in time.
@@ -42,6 +44,7 @@ impl Failure {
         match self {
             Self::Dns => "dns_error",
             Self::Unavailable => "destination_unavailable",
+            Self::ConnectionLimit => "connection_limit_reached",
             Self::ConnectionRefused => "connection_refused",
             Self::ConnectionTimeout => "connection_timeout",
             Self::ConnectionTerminated => "connection_terminated",
@@ -67,7 +70,7 @@ impl Failure {
             | Self::TlsProtocol
             | Self::ResponseIncomplete
             | Self::ProtocolError => StatusCode::BAD_GATEWAY,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::ConnectionLimit => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectionTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestError => StatusCode::BAD_REQUEST,

@@ -116,7 +116,7 @@ pub(super) fn give_up_group(session: &mut Session, ctx: &mut RequestContext) -> 
         // What comes now is another group's than the key says.
         session.cache.disable(NoCacheReason::Custom("group"));
     }
-    ctx.tried.clear();
+    ctx.ask.tried.clear();
     ctx.rule = Some(next);
     true
 }

@@ -6,7 +6,7 @@ use super::edge::Edge;
 use super::forward;
 use crate::field::connection;
 use crate::metrics::Metrics;
-use crate::origin::{Kind, Origin, Outcome};
+use crate::origin::{Ask, Kind, Origin};
 use crate::route::traffic::Mirror;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
@@ -17,7 +17,7 @@ use pingora::proxy::Session;
 use prometheus::IntCounter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// Copies of one rule under way at once.
@@ -151,9 +151,9 @@ fn head_of(edge: &Edge, request: &RequestHeader, ctx: &RequestContext, shadow: &
 
 async fn exchange(origin: &Origin, connector: &Connector, head: Box<RequestHeader>, content: Bytes) -> Result<()> {
     use pingora::{Error, ErrorType, OrErr};
-    let picked = origin.pick(&[]).await.or_err(ErrorType::ConnectError, "choosing a server")?;
-    let told = |outcome| origin.report(picked.server, outcome);
-    let (mut session, _) = connector.get_http_session(&picked.peer).await.inspect_err(|_| told(Outcome::Failure))?;
+    let picked = origin.pick(&Ask::default()).await.or_err(ErrorType::ConnectError, "choosing a server")?;
+    let asked = Instant::now();
+    let (mut session, _) = connector.get_http_session(&picked.peer).await.inspect_err(|_| picked.lease.failed())?;
     session.set_read_timeout(picked.peer.options.read_timeout);
     session.write_request_header(head).await?;
     if !content.is_empty() {
@@ -161,7 +161,8 @@ async fn exchange(origin: &Origin, connector: &Connector, head: Box<RequestHeade
     }
     session.finish_request_body().await?;
     session.read_response_header().await?;
-    told(Outcome::Success);
+    let status = session.response_header().map_or(0, |head| head.status.as_u16());
+    picked.lease.answered(status, asked.elapsed());
     let mut read = 0;
     while let Some(piece) = session.read_response_body().await? {
         read += piece.len();

@@ -103,7 +103,7 @@ fn routes(edge: &Edge, more: &[&str]) -> (Option<i32>, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containers_are_routed_as_they_come_and_go() {
-    let Some(engine) = Engine::new() else { return };
+    let engine = Engine::new();
     engine.start("before", &["VIRTUAL_HOST=before.test"], &[]);
     let edge = edge(&engine);
     assert_eq!(who(edge.http, "before.test", "/").await, "before", "as soon as it serves");
@@ -126,7 +126,7 @@ async fn containers_are_routed_as_they_come_and_go() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_idempotent_request_fails_while_containers_are_started_stopped_killed_and_paused() {
-    let Some(engine) = Engine::new() else { return };
+    let engine = Engine::new();
     let host = ["VIRTUAL_HOST=load.test"];
     engine.start("one", &host, &[]);
     let edge = edge(&engine);
@@ -166,7 +166,7 @@ async fn no_idempotent_request_fails_while_containers_are_started_stopped_killed
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_that_loses_its_network_is_left_out_and_comes_back() {
-    let Some(engine) = Engine::new() else { return };
+    let engine = Engine::new();
     let settings = ["VIRTUAL_HOST=net.test", "SELVEDGE_READ_TIMEOUT=2s", "SELVEDGE_CONNECT_TIMEOUT=1s"];
     engine.start("stays", &settings, &[]);
     engine.start("leaves", &settings, &[]);
@@ -188,7 +188,7 @@ async fn a_container_that_loses_its_network_is_left_out_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unhealthy_container_is_left_alone_while_a_healthy_one_answers() {
-    let Some(engine) = Engine::new() else { return };
+    let engine = Engine::new();
     engine.start_checked("first", &["VIRTUAL_HOST=health.test", "SELVEDGE_READ_TIMEOUT=1s"]);
     let edge = edge(&engine);
     assert_eq!(who(edge.http, "health.test", "/").await, "first", "alone, before its first check");
@@ -209,7 +209,7 @@ async fn an_unhealthy_container_is_left_alone_while_a_healthy_one_answers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containers_that_contradict_each_other_are_told_and_the_oldest_decides() {
-    let Some(engine) = Engine::new() else { return };
+    let engine = Engine::new();
     engine.start("old", &["VIRTUAL_HOST=both.test", "VIRTUAL_PATH=/api/", "VIRTUAL_DEST=/v1/"], &[]);
     engine.start("new", &["VIRTUAL_HOST=both.test", "VIRTUAL_PATH=/api/", "VIRTUAL_DEST=/v2/"], &[]);
     engine.start("odd", &["VIRTUAL_HOST=odd.test", "VIRTUAL_PROTO=fastcgi"], &[]);
@@ -244,7 +244,7 @@ async fn containers_that_contradict_each_other_are_told_and_the_oldest_decides()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routes_stay_while_the_engine_is_lost_or_talks_nonsense() {
-    let Some(engine) = Engine::new() else { return };
+    let engine = Engine::new();
     engine.start("one", &["VIRTUAL_HOST=lost.test"], &[]);
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let socket = Socket::new(dir.path());
@@ -276,7 +276,7 @@ async fn routes_stay_while_the_engine_is_lost_or_talks_nonsense() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_beside_the_edge_count_as_they_do_for_nginx_proxy() {
-    let Some(engine) = Engine::new() else { return };
+    let engine = Engine::new();
     let dir = Arc::new(tempfile::tempdir().unwrap());
     for folder in ["certs", "vhost.d", "htpasswd"] {
         std::fs::create_dir(dir.path().join(folder)).unwrap();
@@ -325,7 +325,7 @@ impl Drop for Process {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_needs_no_socket_where_another_process_offers_the_containers() {
-    let Some(engine) = Engine::new() else { return };
+    let engine = Engine::new();
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let socket = dir.path().join("discover.sock");
     let offer = || {
@@ -354,7 +354,7 @@ async fn an_edge_needs_no_socket_where_another_process_offers_the_containers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containers_are_offered_over_https_to_those_that_know_the_token() {
-    let Some(engine) = Engine::new() else { return };
+    let engine = Engine::new();
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let made =
         Command::new(BINARY).args(["cert", "self-signed", "localhost", "--out"]).arg(dir.path()).output().unwrap();
@@ -389,7 +389,7 @@ async fn containers_are_offered_over_https_to_those_that_know_the_token() {
 /// The binary and the libraries it needs, as an image in nginx-proxy's place: no file, no arguments but `serve`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn as_an_image_it_does_what_nginx_proxys_does() {
-    let Some(engine) = Engine::new() else { return };
+    let engine = Engine::new();
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root");
     std::fs::create_dir_all(root.join("tmp")).unwrap();

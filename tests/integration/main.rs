@@ -5,6 +5,7 @@
 
 mod support;
 
+mod balance;
 mod bucket;
 mod collapse;
 mod connections;

@@ -117,7 +117,7 @@ fn a_small_store_is_listed_and_summed_up() {
 
     let stat = text(&["stat", "--dir", path]);
     let expected = "\
-format 2
+format 3
 1 MiB, in segments of 1 MiB
 1 sealed, 0 open, 0 free
 4, 102.6 KiB of content in N

@@ -2,6 +2,7 @@
 
 use super::{completed, found};
 
+mod balance;
 mod origins;
 mod rules;
 mod sites;
@@ -11,7 +12,8 @@ pub(super) type Case = (&'static str, &'static str, &'static str);
 
 #[test]
 fn each_slip_is_named_with_its_place_and_remedy() {
-    for (file, message, remedy) in CASES.iter().chain(origins::CASES).chain(rules::CASES).chain(sites::CASES) {
+    let files = [CASES, origins::CASES, balance::CASES, rules::CASES, sites::CASES];
+    for (file, message, remedy) in files.into_iter().flatten() {
         assert_eq!(found(&completed(file)), [format!("{message} | {remedy}")], "{file}");
     }
 }

@@ -230,26 +230,26 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case(
             AREA,
-            "Label loadbalance: least_conn: understood, but requests take turns, loudly",
+            "Label loadbalance: least_conn: the same here",
             one("a.b")
                 .container("b", &["VIRTUAL_HOST=a.b", "com.github.nginx-proxy.nginx-proxy.loadbalance=least_conn;"]),
             ["a.b / balance LeastConnections"],
         ),
         case(
             AREA,
-            "Label loadbalance: ip_hash: understood, but requests take turns, loudly",
+            "Label loadbalance: ip_hash: the same here",
             world().container("b", &["VIRTUAL_HOST=a.b", "selvedge.loadbalance=ip_hash;"]),
             ["a.b / balance IpHash"],
         ),
         case(
             AREA,
-            "Label loadbalance: hash by a text, consistent or not: understood, but requests take turns, loudly",
+            "Label loadbalance: hash by a text, consistent or not: the same here",
             world().container("b", &["VIRTUAL_HOST=a.b", "selvedge.loadbalance=hash $request_uri consistent;"]),
             ["a.b / balance Hash { key: \"$request_uri\", consistent: true }"],
         ),
         case(
             AREA,
-            "Label loadbalance: random and random two: understood, but requests take turns, loudly",
+            "Label loadbalance: random and random two: the same here",
             world().container("b", &["VIRTUAL_HOST=a.b", "selvedge.loadbalance=random two least_conn;"]),
             ["a.b / balance Random { two: true }"],
         ),

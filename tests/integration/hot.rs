@@ -399,6 +399,14 @@ impl Pair {
     }
 }
 
+impl Ask {
+    /// Whether it has a directive by which what is stored may be refused.
+    fn directs(&self) -> bool {
+        let names = ["cache-control:", "pragma:"];
+        self.fields.iter().any(|field| names.iter().any(|name| field.to_ascii_lowercase().starts_with(name)))
+    }
+}
+
 /// Asks until the answer is no longer on its way into a tier; the last one.
 fn warm(edge: &Edge, request: &[u8]) -> Option<Told> {
     let mut wire = Wire::new(edge.http);
@@ -440,7 +448,8 @@ fn play(
     let mut asks = scene.asks.iter().peekable();
     while let Some(ask) = asks.next() {
         let mut together = vec![ask];
-        while together.last().unwrap().pipelined && asks.peek().is_some() {
+        // What follows one that is fetched anew finds that on its way or there already, as it happens.
+        while together.last().is_some_and(|ask| ask.pipelined && !ask.directs()) && asks.peek().is_some() {
             together.push(asks.next().unwrap());
         }
         for ask in together.iter().filter(|ask| ask.line.contains(" {}")) {

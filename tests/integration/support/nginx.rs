@@ -34,13 +34,19 @@ impl Nginx {
         std::fs::write(file, content).unwrap();
     }
 
-    /// The paths it was asked for, from its access log.
+    /// The paths it was asked for, from its access log. It writes a line when the answer has been sent, so that who has the
+    /// answer may be ahead of it: the log is read until nothing more comes.
     pub fn requests(&self) -> Vec<String> {
-        std::fs::read_to_string(self.dir.path().join("access.log"))
-            .unwrap_or_default()
-            .lines()
-            .map(str::to_owned)
-            .collect()
+        let read = || std::fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default();
+        let mut log = read();
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let more = read();
+            if more == log {
+                return log.lines().map(str::to_owned).collect();
+            }
+            log = more;
+        }
     }
 
     fn try_start(server: &str) -> Option<Self> {

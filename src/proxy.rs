@@ -271,7 +271,7 @@ impl ProxyHttp for Phases {
 
     /// Origin choice.
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
-        attempt::choose(session, ctx).await
+        attempt::choose(&self.0, session, ctx).await
     }
 
     /// The request as the origin gets it; signing is last.

@@ -1,15 +1,18 @@
 //! Attempts at origin servers: which one, how it went, whether there is another.
 
 use super::context::{RequestContext, Server};
+use super::edge::Edge;
 use super::explain;
 use super::failure::Failure;
 use super::gate;
+use super::plane::RouteRule;
 use crate::origin::{Origin, PickError, Picked};
 use crate::route::settings::RouteTimeouts;
 use http::StatusCode;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use std::sync::Arc;
 
 /// Servers of one origin that a request tries before it fails.
 const MAX_SERVERS_TRIED: usize = 3;
@@ -19,9 +22,9 @@ const MAX_SERVERS_TRIED: usize = 3;
 ///
 /// # Errors
 /// There is nobody left to ask; the request ends with that.
-pub async fn choose(session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+pub async fn choose(edge: &Edge, session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
     let Some(mut rule) = ctx.rule.clone() else { return Error::e_explain(ErrorType::InternalError, "no route") };
-    let mut picked = pick(&rule.origin, session, ctx).await;
+    let mut picked = pick(&as_of_now(edge, ctx, &rule), session, ctx).await;
     while picked.is_err() && gate::give_up_group(session, ctx) {
         let Some(next) = ctx.rule.clone() else { break };
         rule = next;
@@ -52,6 +55,18 @@ pub async fn choose(session: &mut Session, ctx: &mut RequestContext) -> Result<B
             Err(error.into_up())
         }
     }
+}
+
+/// The rule's origin; for a further attempt as the routes in force have it, where servers may have come in place of those
+/// that failed since the request began.
+fn as_of_now(edge: &Edge, ctx: &RequestContext, rule: &RouteRule) -> Arc<Origin> {
+    let in_force = || {
+        let target = ctx.target.as_ref().filter(|_| !ctx.ask.tried.is_empty())?;
+        let plane = edge.plane.load();
+        let route = plane.find_in(plane.site(target.host.as_str())?, target.path())?;
+        (route.origin.name() == rule.origin.name()).then(|| Arc::clone(&route.origin))
+    };
+    in_force().unwrap_or_else(|| Arc::clone(&rule.origin))
 }
 
 async fn pick(origin: &Origin, session: &Session, ctx: &mut RequestContext) -> std::result::Result<Picked, PickError> {

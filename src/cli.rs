@@ -3,6 +3,7 @@
 mod check;
 mod discover;
 mod health;
+mod load;
 mod logging;
 mod purge;
 mod routes;
@@ -89,6 +90,7 @@ fn dispatch(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: 
             discover::run(&args, &|name| std::env::var(name).ok(), err).into()
         }
         Command::Health(args) => health::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
+        Command::Load(args) => load::run(&args, out, err).into(),
         Command::Routes(args) => routes::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
         Command::Store(args) => store::run(&args, crate::clock::Clock::system().now(), out, err).into(),
         Command::Traffic(args) => traffic::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
@@ -211,6 +213,23 @@ Examples:
   selvedge warm --edge 10.0.0.5:443 --sitemap https://www.example.com/sitemap.xml --concurrency 32
   selvedge warm --edge 127.0.0.1:8443 --insecure --list urls.txt -H 'Accept-Encoding: br'")]
     Warm(warm::Warm),
+
+    /// Load an edge with requests, and say how it did
+    ///
+    /// As fast as answers come (a closed model: --connections, --think), or at a rate of its own (an open one: --rate, where
+    /// the wait for a server that stalls counts). Objects of a catalogue, an access log or a trace; a line shows how it goes,
+    /// then rate, hits by tier (Cache-Status), errors and response times. Addresses that are not private are refused
+    /// unless --i-own-this-host is given.
+    #[command(after_help = "\
+Examples:
+  selvedge load https://127.0.0.1:8443/ --insecure -d 30s
+  selvedge load 'http://www.example.com/objects/{n}' --target 10.0.0.5:80 --target 10.0.0.6:80 \\
+      --objects 100000 --popularity zipf:0.9 --shift 5% --rate 5000 --ramp 10s --html report.html
+  selvedge load http://www.example.com --target 127.0.0.1:8080 --replay access.log --speed 2
+  selvedge load http://127.0.0.1:8080/ --expect 'p99<20ms' --expect 'errors<0.1%' --json -
+
+Exit status: 0 done; 1 a threshold was missed; 64 wrong arguments; 69 nothing was answered.")]
+    Load(Box<load::Load>),
 
     /// Offer what an engine's containers ask for to edges that do not see its socket
     ///

@@ -19,8 +19,9 @@ pub mod tls;
 // Layer 1b: over the route table's types.
 pub mod discovery;
 
-// Layer 2: the planes.
+// Layer 2: the planes, and the load tester.
 pub mod admin;
+pub mod load;
 pub mod proxy;
 
 // Layer 3: from files and environment to settings.

@@ -19,11 +19,11 @@ pub(super) enum TrustError {
     Tls(#[from] rustls::Error),
 }
 
-/// A TLS client for HTTP/1.1 that trusts the system's roots and those in `cacert`, or, if `insecure`, anybody.
+/// A TLS client for one protocol (its ALPN name) that trusts the system's roots and those in `cacert`, or, if `insecure`, anybody.
 ///
 /// # Errors
 /// `cacert` cannot be read or holds no certificate.
-pub(super) fn client(cacert: Option<&Path>, insecure: bool) -> Result<Arc<ClientConfig>, TrustError> {
+pub(super) fn client(cacert: Option<&Path>, insecure: bool, protocol: &[u8]) -> Result<Arc<ClientConfig>, TrustError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let mut config = if insecure {
@@ -31,7 +31,7 @@ pub(super) fn client(cacert: Option<&Path>, insecure: bool) -> Result<Arc<Client
     } else {
         builder.with_root_certificates(roots(cacert)?).with_no_client_auth()
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config))
 }
 

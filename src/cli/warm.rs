@@ -120,7 +120,7 @@ fn print(summary: &Summary, took: Duration, out: &mut dyn Write) {
 
 fn fetch_all(args: &Warm) -> Result<Summary, Error> {
     let listeners = listeners(args)?;
-    let tls = trust::client(args.cacert.as_deref(), args.insecure)?;
+    let tls = trust::client(args.cacert.as_deref(), args.insecure, b"http/1.1")?;
     let mut urls = args.urls.clone();
     if let Some(path) = &args.list {
         urls.extend(read_list(path)?);
@@ -249,7 +249,8 @@ fn read_list(path: &PathBuf) -> Result<Vec<String>, Error> {
     lines.map(|(at, line)| absolute_url(line).map_err(|reason| Error::Line(path.clone(), at + 1, reason))).collect()
 }
 
-fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+/// A request field as it is given on the command line.
+pub(super) fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("write it as in 'Accept-Encoding: gzip'")?;
     let name: HeaderName = name.trim().parse().map_err(|_| "not the name of a field")?;
     let value = HeaderValue::from_str(value.trim()).map_err(|_| "not the value of a field")?;

@@ -199,7 +199,7 @@ async fn exchange(
     }
     let host = args.url.host().unwrap_or_default().trim_matches(['[', ']']);
     let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::ServerName)?;
-    let connector = TlsConnector::from(trust::client(args.cacert.as_deref(), args.insecure)?);
+    let connector = TlsConnector::from(trust::client(args.cacert.as_deref(), args.insecure, b"http/1.1")?);
     let shaken = timeout(CONNECT_WITHIN, connector.connect(name, stream)).await.map_err(late).and_then(|s| s);
     talk(edge, shaken.map_err(|error| Error::Tls(edge.to_owned(), error))?, request).await
 }

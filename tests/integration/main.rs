@@ -20,6 +20,7 @@ mod hot;
 mod http_origin;
 mod interim;
 mod kill;
+mod load;
 mod memory;
 mod oracle;
 mod policy;

@@ -24,6 +24,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("discovery", 1),
     ("proxy", 2),
     ("admin", 2),
+    ("load", 2),
     ("config", 3),
     ("app", 4),
     ("cli", 4),

@@ -5,6 +5,7 @@
 //! | `GET /healthz` | 200 whenever the process serves |
 //! | `GET /readyz` | 200, or 503 with the reason |
 //! | `GET /metrics` | the text exposition format 0.0.4 |
+//! | `GET /routes` | the routes in force, where each stands, and what the servers of each origin are up to |
 //! | `GET /traffic` | the traffic rules that forward, their groups with weights and counts |
 //! | `GET`, `PUT /traffic/<site>/<rule>` | one of them; `{"weights": {"<group>": 50}}` changes it |
 //! | `POST /purge` | `{"urls": […], "prefixes": […], "hosts": […], "tags": […]}` or `{"all": true}`, each with `"soft": true` where it is meant to be kept as stale; or a form with `url=…`, `prefix=…`, `host=…`, `tag=…`, `all=true`, `soft=true` |

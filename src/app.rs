@@ -26,6 +26,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// Exit status of a configuration that cannot be used (EX_USAGE).
@@ -114,8 +115,8 @@ async fn serve_until_stopped(config: Config) -> Result<(), StartError> {
         Some(settings) => Some(Discovery::start(settings).await),
         None => None,
     };
-    let discovered = discovery.as_ref().map(|d| d.discovered(&config)).unwrap_or_default();
-    let effective = discovery::effective(&config, &discovered);
+    let mut discovered = discovery.as_ref().map(|d| d.discovered(&config)).unwrap_or_default();
+    let effective = discovery::effective(&config, &mut discovered);
     let parts = Parts::build(&effective, None, &clock, &metrics)?;
     let listeners = Listeners::bind(&config.listen)?;
     let admin = config.admin.as_ref().map(admin::bind).transpose()?;
@@ -133,7 +134,10 @@ async fn serve_until_stopped(config: Config) -> Result<(), StartError> {
     let serving = tokio::spawn(listen::serve(listeners, app, parts.tls_slot(), Arc::clone(&metrics), stopping));
     let administering = admin.map(|admin| tokio::spawn(admin.serve(Arc::clone(&operator) as _, ending)));
 
-    let mut state = Running { config, parts, edge, metrics, clock, log, operator: Arc::clone(&operator) };
+    let effective_now = Arc::new(effective.clone());
+    let operator_now = Arc::clone(&operator);
+    let mut state =
+        Running { config, effective: effective_now, parts, edge, metrics, clock, log, operator: operator_now };
     state.routed(effective, discovered, discovery.as_mut());
     loop {
         let event = tokio::select! {
@@ -188,9 +192,17 @@ async fn changed(discovery: Option<&mut Discovery>) {
     }
 }
 
+/// Forgets the metrics of sites that were to be, and are not.
+fn forget_sites(refused: &Config, in_force: &Config, metrics: &Metrics) {
+    let known: std::collections::HashSet<&str> = in_force.sites.iter().map(|site| &*site.name).collect();
+    refused.sites.iter().filter(|site| !known.contains(&*site.name)).for_each(|site| metrics.forget_site(&site.name));
+}
+
 /// What a reload works on.
 struct Running {
     config: Config,
+    /// The same with what was discovered, as it is in force.
+    effective: Arc<Config>,
     parts: Parts,
     edge: Arc<Edge>,
     metrics: Arc<Metrics>,
@@ -205,7 +217,7 @@ impl Running {
         if why == signals::HANGUP {
             self.log.reopen();
         }
-        let result = match self.try_reload(discovery) {
+        let result = match self.try_reload(Instant::now(), discovery) {
             Ok(()) => {
                 tracing::info!(why, sites = self.config.sites.len(), "configuration applied");
                 "applied"
@@ -218,49 +230,59 @@ impl Running {
         self.metrics.reloads.with_label_values(&[result]).inc();
     }
 
-    fn try_reload(&mut self, discovery: Option<&mut Discovery>) -> Result<(), StartError> {
+    fn try_reload(&mut self, begun: Instant, discovery: Option<&mut Discovery>) -> Result<(), StartError> {
         let config = load(Path::new(&self.config.source))?;
         parts::same_process(&self.config, &config)?;
         let discovered = discovery.as_ref().map(|d| d.discovered(&config)).unwrap_or_default();
-        self.apply(config, discovered, discovery)
+        self.apply(begun, config, discovered, discovery)
     }
 
     /// Takes up what the containers are now. What cannot be put into force leaves the routes as they were.
     fn rediscover(&mut self, discovery: Option<&mut Discovery>) {
         let Some(discovery) = discovery else { return };
+        let begun = Instant::now();
         let config = self.config.clone();
         let discovered = discovery.discovered(&config);
-        if let Err(error) = self.apply(config, discovered, Some(discovery)) {
+        if let Err(error) = self.apply(begun, config, discovered, Some(discovery)) {
             tracing::error!("what containers ask for cannot be put into force; the routes before stay\n{error}");
         }
     }
 
     fn apply(
         &mut self,
+        begun: Instant,
         config: Config,
-        discovered: Discovered,
+        mut discovered: Discovered,
         discovery: Option<&mut Discovery>,
     ) -> Result<(), StartError> {
-        let effective = discovery::effective(&config, &discovered);
+        let effective = discovery::effective(&config, &mut discovered);
         let parts = Parts::build(&effective, Some(&self.parts), &self.clock, &self.metrics)?;
-        let plane = parts.plane(&effective, &self.metrics)?;
+        let plane = parts.plane(&effective, &self.metrics).inspect_err(|_| {
+            parts.discard(&self.parts);
+            forget_sites(&effective, &self.effective, &self.metrics);
+        })?;
         // Nothing below can fail: from here on the new configuration is in force.
         parts.activate(&self.parts);
-        self.edge.swap_plane(plane);
-        self.parts = parts;
+        let before = self.edge.swap_plane(plane);
+        let before = (before, std::mem::replace(&mut self.parts, parts), Arc::clone(&self.effective));
+        self.metrics.routes_rebuild.observe(begun.elapsed().as_secs_f64());
+        // Taking thousands of routes apart takes as long as half of putting them together, and nobody waits for it.
+        tokio::task::spawn_blocking(move || drop(before));
         self.config = config;
         self.routed(effective, discovered, discovery);
         Ok(())
     }
 
     /// Tells of the routes that are in force now.
-    fn routed(&self, effective: Config, discovered: Discovered, discovery: Option<&mut Discovery>) {
+    fn routed(&mut self, effective: Config, discovered: Discovered, discovery: Option<&mut Discovery>) {
         let mut trouble = None;
         if let Some(discovery) = discovery {
             discovery.tell(&discovered, &self.metrics);
             trouble = discovery.trouble();
         }
         let (effective, discovered) = (Arc::new(effective), Arc::new(discovered));
-        self.operator.routed(Routes { effective, discovered, trouble });
+        let origins = self.parts.origins();
+        self.effective = Arc::clone(&effective);
+        self.operator.routed(Routes { effective, discovered, trouble, origins });
     }
 }

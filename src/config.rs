@@ -24,7 +24,7 @@ use crate::route::settings::{CacheSwitch, Downstream, RouteSettings, SiteSetting
 use crate::route::{HostPattern, PathPattern};
 use crate::{admin, cache, origin, proxy, tls};
 use reader::{Document, Table};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,8 +86,10 @@ pub struct Site {
     pub settings: SiteSettings,
     /// Whether responses carry `Server-Timing`; `None`: as `[debug]` says.
     pub server_timing: Option<bool>,
-    /// Which containers asked for it; `None`: it is written in the file.
-    pub source: Option<Arc<str>>,
+    /// Where it stands: file and line, or the containers that ask for it.
+    pub source: Arc<str>,
+    /// Whether containers ask for it.
+    pub discovered: bool,
     /// Its routes.
     pub routes: Vec<Route>,
 }
@@ -95,6 +97,8 @@ pub struct Site {
 /// One route.
 #[derive(Clone, Debug)]
 pub struct Route {
+    /// Where it stands: file and line, or the containers that ask for it.
+    pub source: Arc<str>,
     /// Which paths it takes.
     pub path: PathPattern,
     /// A name in [`Config::origins`].
@@ -261,7 +265,8 @@ fn read<T>(
     let (tree, errors) = DeTable::parse_recoverable(text);
     let base = path.parent().unwrap_or(Path::new(""));
     let incomplete = Cell::new(!errors.is_empty());
-    let document = Document { text, base, env, problems: RefCell::default(), incomplete };
+    let lines = OnceCell::new();
+    let document = Document { text, lines, source: path, base, env, problems: RefCell::default(), incomplete };
     let mut broken_lines: Vec<usize> = Vec::new();
     for error in &errors {
         let offset = error.span().map_or(text.len(), |span| span.start);

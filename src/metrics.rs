@@ -46,6 +46,10 @@ pub struct Metrics {
     pub origin_queued: IntGaugeVec,
     /// `selvedge_origin_queue_rejected_total{origin,reason}`: those that did in vain, `full` or `timeout`.
     pub origin_queue_rejected: IntCounterVec,
+    /// `selvedge_origin_hedges_total{origin,result}`: slow answers for which a second server was asked (`sent`), and of these
+    /// where that answered first (`won`) or failed (`failed`); those for which none was, beyond what is allowed (`refused`)
+    /// or for lack of a server (`no_server`).
+    pub origin_hedges: IntCounterVec,
     tier_bytes: IntGaugeVec,
     tier_capacity: IntGaugeVec,
     tier_objects: IntGaugeVec,
@@ -67,6 +71,8 @@ pub struct Metrics {
     /// `selvedge_hot_path_total{result}`: requests over HTTP/1 that were answered before the proxy core (`answered`), and
     /// why the others were not.
     pub hot_path: IntCounterVec,
+    /// `selvedge_routes_rebuild_seconds`: from a reload, or news of containers, to the routes being in force.
+    pub routes_rebuild: Histogram,
     /// `selvedge_reloads_total{result}`: `applied` or `refused`.
     pub reloads: IntCounterVec,
     /// `selvedge_discovery_up`: 1 while the source of containers can be read.
@@ -179,6 +185,12 @@ impl Metrics {
                 "Requests that waited for an origin server in vain.",
                 &["origin", "reason"],
             ),
+            origin_hedges: counters(
+                &r,
+                "origin_hedges_total",
+                "Slow answers for which a second origin server was asked, or could not be.",
+                &["origin", "result"],
+            ),
             tier_bytes: gauges(&r, "tier_bytes", "Bytes held by a storage tier.", &["tier"]),
             tier_capacity: gauges(&r, "tier_capacity_bytes", "Bytes a storage tier may hold.", &["tier"]),
             tier_objects: gauges(&r, "tier_objects", "Objects held by a storage tier.", &["tier"]),
@@ -196,6 +208,13 @@ impl Metrics {
                 "hot_path_total",
                 "HTTP/1 requests, by whether they took the short way.",
                 &["result"],
+            ),
+            routes_rebuild: register(
+                &r,
+                Histogram::with_opts(
+                    HistogramOpts::new("selvedge_routes_rebuild_seconds", "Routes built anew and put into force.")
+                        .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]),
+                ),
             ),
             reloads: counters(&r, "reloads_total", "Configuration reloads.", &["result"]),
             discovery_up: gauge(&r, "discovery_up", "1 while the source of containers can be read."),
@@ -266,6 +285,16 @@ fn gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec 
 fn histograms(r: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
     let opts = HistogramOpts::new(format!("selvedge_{name}"), help).buckets(LATENCY_BUCKETS.to_vec());
     register(r, HistogramVec::new(opts, labels))
+}
+
+impl Metrics {
+    /// Removes the series of a site that is not in force and has answered nobody.
+    pub fn forget_site(&self, site: &str) {
+        // An error is a series that there is not.
+        let _ = self.request_seconds.remove_label_values(&[site]);
+        let _ = self.request_bytes.remove_label_values(&[site]);
+        let _ = self.response_bytes.remove_label_values(&[site]);
+    }
 }
 
 /// The handle of one site's or origin's histogram.

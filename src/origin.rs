@@ -9,11 +9,13 @@ mod connect_tests;
 mod endpoint;
 mod handles;
 mod health;
+mod hedge;
 pub mod http;
 mod lease;
 mod pool;
 pub mod resolve;
 pub mod s3;
+mod sessions;
 pub mod settings;
 pub mod status;
 #[cfg(test)]
@@ -34,9 +36,10 @@ use balance::Algorithm;
 use budget::Budget;
 use check::{Check, Checking};
 use handles::{OriginHandles, ServerHandles};
+pub use hedge::{Race, Won};
 use http::peer::{Connection, Template, is_host};
 use http::{HttpOrigin, HttpVersion, ServerAddress};
-pub use lease::Lease;
+pub use lease::{Lease, NOT_AT_ALL};
 pub use pool::Ask;
 use pool::{Pool, Rules, Server};
 pub use resolve::{ResolveError, Resolver};
@@ -111,6 +114,13 @@ pub struct ServerId {
     address: SocketAddr,
 }
 
+impl ServerId {
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// Where to send a request.
 #[derive(Debug)]
 pub struct Picked {
@@ -143,6 +153,7 @@ impl Picked {
 /// A named set of servers. Built from settings; replaced, not changed, when they change.
 #[derive(Debug)]
 pub struct Origin {
+    settings: Settings,
     kind: Kind,
     pool: Arc<Pool>,
     check: Option<Check>,
@@ -192,7 +203,12 @@ impl Origin {
         let budget = Budget::new(limits.retry_percent, limits.retry_per_second);
         let handles = OriginHandles::new(name, metrics);
         let pool = Pool::new(servers, rules, budget, (resolver, clock), handles, before.map(|b| &b.pool));
-        Ok(Arc::new(Self { kind, pool, check, checking: Mutex::default() }))
+        Ok(Arc::new(Self { settings: settings.clone(), kind, pool, check, checking: Mutex::default() }))
+    }
+
+    /// What it was made from.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Its name in the configuration.
@@ -228,11 +244,31 @@ impl Origin {
         for server in self.pool.servers.iter().filter(|server| !stays(&server.handles.label)) {
             server.handles.remove();
         }
+        if successor.is_none() {
+            self.pool.handles.remove();
+        }
+    }
+
+    /// Sets the gauges of its servers to what is known of them.
+    pub fn show(&self) {
+        (0..self.pool.servers.len()).for_each(|server| self.pool.show(server));
     }
 
     /// What decides for a request where it goes, besides the state of the servers.
     pub fn key(&self, uri: &Uri, headers: &HeaderMap, client: Option<IpAddr>) -> Option<u64> {
         self.pool.rules.algorithm.key(uri, headers, client)
+    }
+
+    /// The server that has the session of a request with these fields, as far as one is known.
+    pub fn session(&self, request: &HeaderMap) -> Option<SocketAddr> {
+        self.pool.sessions.as_ref()?.server(request)
+    }
+
+    /// A server has answered with these fields.
+    pub fn learn(&self, response: &HeaderMap, server: SocketAddr) {
+        if let Some(sessions) = &self.pool.sessions {
+            sessions.learn(response, server);
+        }
     }
 
     /// The next server, by the origin's algorithm, with a place on it. Left out are those that are ejected, fail their
@@ -257,9 +293,18 @@ impl Origin {
         status::of(&self.pool)
     }
 
-    /// Records the time from a request sent to its response's head, in seconds.
-    pub fn observe_head(&self, seconds: f64) {
-        self.pool.handles.seconds.observe(seconds);
+    /// Has a second server asked if the one in `picked` has not begun to answer within the origin's delay: for requests
+    /// that are safe, without content, and no upgrades. `None` where the origin does not hedge, or knows too little yet.
+    pub fn hedge(&self, picked: &mut Picked, ask: &Ask) -> Option<Arc<Race>> {
+        hedge::prepare(&self.pool, picked, ask)
+    }
+
+    /// Records the time from a request sent to its response's head.
+    pub fn observe_head(&self, took: Duration) {
+        self.pool.handles.seconds.observe(took.as_secs_f64());
+        if let Some(hedging) = &self.pool.hedging {
+            hedging.observe(took);
+        }
     }
 
     /// Counts a failed attempt; `kind` is an RFC 9209 error type. Resolved per call: errors are rare, and thirty zero
@@ -283,7 +328,18 @@ fn http_servers(name: &str, settings: &http::Settings, metrics: &Metrics) -> Res
 }
 
 fn rules(settings: &http::Settings) -> Rules {
-    let http::Settings { max_fails, eject_for, balance, slow_start, health, limits, .. } = settings;
+    let http::Settings {
+        max_fails,
+        eject_for,
+        balance,
+        slow_start,
+        health,
+        limits,
+        hedge,
+        max_idle,
+        sticky_cookie,
+        ..
+    } = settings;
     let settings::Health {
         check,
         max_eject_for,
@@ -311,6 +367,9 @@ fn rules(settings: &http::Settings) -> Rules {
         fail_statuses: fail_statuses.clone(),
         queue: limits.queue as usize,
         queue_timeout: limits.queue_timeout,
+        hedge: *hedge,
+        max_idle: *max_idle,
+        sticky_cookie: sticky_cookie.clone(),
     }
 }
 
@@ -333,6 +392,9 @@ fn one_server() -> Rules {
         fail_statuses: Vec::new(),
         queue: 0,
         queue_timeout: Duration::ZERO,
+        hedge: None,
+        max_idle: None,
+        sticky_cookie: None,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod access_log;
 mod answer;
 mod attempt;
 mod caching;
+mod challenge;
 mod compress;
 mod context;
 mod cors;
@@ -22,6 +23,7 @@ mod gate;
 mod guard;
 mod handshakes;
 mod headers;
+mod heads;
 pub mod hot;
 mod htpasswd;
 mod kept;
@@ -54,7 +56,6 @@ pub use target::{Scheme, Target};
 
 use crate::cache::{self, policy};
 use crate::field::cache_status::Forward;
-use crate::field::date;
 use crate::origin::Kind;
 use answer::Answer;
 use async_trait::async_trait;
@@ -62,7 +63,7 @@ use bytes::Bytes;
 use failure::Failure;
 use http::{Method, StatusCode};
 use pingora::cache::key::HashBinary;
-use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, NoCacheReason, RespCacheable};
+use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, RangeType, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -114,48 +115,7 @@ impl ProxyHttp for Phases {
         if self.0.purge_method(session, ctx).await? {
             return Ok(true);
         }
-        let routed = self.0.guard_and_route(session, ctx);
-        let routed = match routed {
-            Ok(rule) if !session.is_subrequest() => rule.access.admit_client(ctx.client.ip()).map(|()| rule),
-            routed => routed,
-        };
-        let answer = match routed {
-            Ok(rule) => {
-                if let Some(cors) = rule.cors.as_ref().filter(|_| cors::is_preflight(session.req_header())) {
-                    respond::preflight(session, cors).await?;
-                    return Ok(true);
-                }
-                if !session.is_subrequest()
-                    && let Err(answer) = rule.access.authenticate(&session.req_header().headers).await
-                {
-                    respond::write(session, ctx, &answer).await?;
-                    return Ok(true);
-                }
-                headers::strip(session.req_header_mut(), &rule.rules);
-                if let Some(compression) = &rule.compression {
-                    compression.negotiate(session.req_header_mut())?;
-                }
-                if ctx.ranges.order.is_some() {
-                    slices::undress(session.req_header_mut());
-                }
-                edge::admit(session, &rule).err()
-            }
-            Err(answer) => Some(answer),
-        };
-        match answer {
-            None => {
-                mirror::begin(&self.0, session, ctx);
-                Ok(false)
-            }
-            Some(answer) => {
-                if matches!(answer, Answer::Refused(_)) {
-                    // What follows on a connection whose request has no single reading has none either.
-                    session.set_keepalive(None);
-                }
-                respond::write(session, ctx, &answer).await?;
-                Ok(true)
-            }
-        }
+        self.0.receive(session, ctx).await
     }
 
     /// Request policy (RFC 9111 section 4): whether the cache takes part at all.
@@ -329,47 +289,7 @@ impl ProxyHttp for Phases {
             wire::forward_interim(session, response, ctx).await;
             return Ok(());
         }
-        let Some(rule) = ctx.rule.clone() else { return Ok(()) };
-        attempt::answered(ctx, response.status);
-        forward::response_from_origin(response);
-        headers::from_origin(response, &rule.rules);
-        sibling::judge(response, ctx)?;
-        self.0.invalidate(session.req_header(), response, ctx).await;
-        if !response.headers.contains_key(http::header::DATE) {
-            // RFC 9110 section 6.6.1: the time it was received, also for those it is stored for.
-            response.insert_header(http::header::DATE, date::format(self.0.clock.now()))?;
-        }
-        if let Some(order) = ctx.ranges.order.clone() {
-            return self.0.take_slice(&order, response).await;
-        }
-        if response.status == StatusCode::NOT_MODIFIED
-            && let Some(meta) = session.cache.maybe_cache_meta()
-        {
-            let mut fields = response.headers.clone();
-            compress::confirm(meta.headers(), &mut fields);
-            ctx.confirmation = Some(fields);
-        }
-        if let Kind::S3(bucket) = rule.origin.kind() {
-            s3::judge(bucket, response, ctx).inspect_err(|error| {
-                if s3::answered(error) && *error.esource() != ErrorSource::Upstream && session.cache.enabled() {
-                    // Those who wait for this answer need not take turns to get the same.
-                    session.cache.disable(NoCacheReason::OriginNotCache);
-                }
-            })?;
-        }
-        sibling::dress(&rule, response, ctx)?;
-        self.0.take_part(session, response, ctx).await?;
-        let content_as_is = response.headers.contains_key(policy::SLICES);
-        if let Some(compression) = rule.compression.as_ref().filter(|_| !ctx.replaced && !content_as_is) {
-            // A HEAD that is looked up has become a GET.
-            let content = session.req_header().method != http::Method::HEAD || session.cache.enabled();
-            ctx.encoder = compression.begin(&session.req_header().headers, content, response)?;
-            if ctx.encoder.is_some() {
-                // What is collected is no longer what its head says.
-                ctx.posted = None;
-            }
-        }
-        Ok(())
+        self.0.take_head(session, response, ctx).await
     }
 
     fn upstream_response_body_filter(
@@ -414,33 +334,7 @@ impl ProxyHttp for Phases {
         if response.status.is_informational() {
             return Ok(());
         }
-        ctx.bodiless = respond::without_content(session, response);
-        if response.status == StatusCode::NOT_MODIFIED {
-            // Of a part that was found to be what the client has already.
-            response.remove_header(&http::header::CONTENT_RANGE);
-        }
-        self.0.follow_slices(session, ctx).await;
-        if wire::may_end_early(&session.req_header().method, response)
-            && session.cache.miss_body_reader().is_some_and(|own| cache::is_for_readers_alone(own))
-        {
-            // The fetch is given up with its last reader, and the core closes the connection then: the client be told.
-            session.set_keepalive(None);
-        }
-        if session.cache.miss_body_reader().is_some_and(|own| own.can_seek()) {
-            // What stays readable from its beginning is stored at the origin's pace, not at this client's: others follow.
-            session.set_proxy_tasks_enabled(true);
-        }
-        let (status, outcome) = report::cache_status(session, response, ctx, self.0.clock.now());
-        ctx.outcome = outcome;
-        explain::answering(ctx, response, &status, outcome);
-        // What comes through the cache from an origin that is a cache itself is as old as that said. On hits the core
-        // has set the field.
-        let meta = session.cache.maybe_cache_meta().filter(|_| session.cache.upstream_used());
-        let age = meta.map(|meta| policy::current_age(meta, self.0.clock.now()).as_secs()).filter(|age| *age > 0);
-        let expose_tags = self.0.purge.expose_tags;
-        respond::finish_head(ctx, &session.req_header().headers, expose_tags, &status, age, response)?;
-        wire::keep_date(session, response);
-        Ok(())
+        self.0.finish_head(session, response, ctx).await
     }
 
     /// The answer to HEAD has no content, though the cache may have asked for it by GET; nor has a 304, though the origin

@@ -3,6 +3,7 @@
 mod byte_size;
 mod host_name;
 mod secret;
+pub mod variables;
 
 pub use byte_size::{ByteSize, ByteSizeError};
 pub use host_name::{HostName, HostNameError};

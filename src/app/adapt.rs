@@ -1,22 +1,21 @@
 //! What containers ask for, in the words of the configuration.
 
+mod rules;
 mod servers;
 
 use crate::config::{DiscoveryFolders, Route, Site};
 use crate::discovery::Snapshot;
 use crate::discovery::nginx_proxy::{self, Facts};
 use crate::discovery::nginx_proxy::{
-    Access, Answer, Caching, DefaultRoot, Directives, Files, Level, Note, PathRoute, ProxySettings, Translation, Www,
+    Access, Caching, DefaultRoot, Directives, Files, Level, Note, PathRoute, ProxySettings, Translation, Www,
 };
 use crate::origin;
 use crate::origin::balance::Algorithm;
 use crate::proxy::{Compression, HeaderRules};
-use crate::route::PathPattern;
 use crate::route::settings::{
     BasicAuth, Canonical, ClientCertificates, Https, HttpsMethod, NetworkRule, NoRoute, Ports, RateLimit,
     RouteSettings, RouteTimeouts, SiteSettings, SiteTls, TlsVersion, Users,
 };
-use crate::route::traffic::{Action, Conditions, PathMatch, Redirect, Respond, Rewrite, Rule};
 use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
 use std::borrow::Cow;
@@ -103,7 +102,8 @@ impl Adapter<'_> {
             hosts: vec![site.pattern.clone()],
             settings,
             server_timing: None,
-            source: Some(source(&site.containers)),
+            source: Arc::clone(&site.source),
+            discovered: true,
             routes,
         });
     }
@@ -115,8 +115,14 @@ impl Adapter<'_> {
             authorities: certificates.join(&clients.ca),
             revoked: clients.crl.as_ref().map(|name| certificates.join(name)),
             optional: clients.optional,
+            // nginx verifies what comes over TLS alone.
+            plain_http: true,
             subject_field: None,
         });
+        if clients.is_some() && site.https == nginx_proxy::HttpsMethod::NoRedirect {
+            let text = "plain HTTP is served beside HTTPS, so that nobody needs a certificate; set HTTPS_METHOD to redirect or nohttp";
+            self.note(Level::Warning, &site.host, text);
+        }
         let ports = self.ports(site);
         SiteSettings {
             https: Https {
@@ -142,7 +148,7 @@ impl Adapter<'_> {
                 }
                 DefaultRoot::Redirect(status, address) => NoRoute::Redirect(
                     StatusCode::from_u16(*status).unwrap_or(StatusCode::FOUND),
-                    location(address).into(),
+                    rules::location(address).into(),
                 ),
                 DefaultRoot::None => NoRoute::default(),
             },
@@ -156,6 +162,7 @@ impl Adapter<'_> {
                 trust_default: site.certificate.as_deref() == Some("default"),
             },
             ports,
+            challenges: folders.challenges().filter(|_| site.acme_challenge),
             rules: self.rules(site),
         }
     }
@@ -188,75 +195,10 @@ impl Adapter<'_> {
         value
     }
 
-    /// What `vhost.d` answers or rewrites itself, before any location.
-    fn rules(&mut self, site: &nginx_proxy::Site) -> Vec<Rule> {
-        let mut rules = Vec::new();
-        rules.extend(site.debug_endpoint.then(|| debug_endpoint(site)));
-        self.rules_of(&site.host, &site.directives, None, &mut rules);
-        for route in &site.paths {
-            let path = match &route.pattern {
-                PathPattern::Prefix(prefix) => PathMatch::Prefix(Arc::clone(prefix)),
-                PathPattern::Regex(regex) => PathMatch::Regex(regex.clone()),
-            };
-            self.rules_of(&site.host, &route.directives, Some(path), &mut rules);
-        }
-        rules
-    }
-
-    fn rules_of(&mut self, host: &Arc<str>, from: &Directives, path: Option<PathMatch>, rules: &mut Vec<Rule>) {
-        let mut add = |when: Conditions, rewrite: Option<Rewrite>, action: Option<Action>| {
-            let name = format!("vhost.d-{}", rules.len() + 1).into();
-            rules.push(Rule { name, when, rewrite, mirror: None, action });
-        };
-        let within = || Conditions { paths: path.iter().cloned().collect(), ..Conditions::default() };
-        let mut odd = Vec::new();
-        for rewrite in &from.rewrites {
-            // Compiled when the file was read.
-            let Ok(regex) = regex::Regex::new(&rewrite.regex) else { continue };
-            match rewrite.redirect {
-                None => {
-                    // nginx replaces the whole path where the expression fits anywhere in it.
-                    let whole = regex::Regex::new(&format!("^.*?(?:{}).*$", rewrite.regex)).unwrap_or(regex);
-                    let to = braced(&rewrite.replacement).into();
-                    add(within(), Some(Rewrite::Regex { from: whole, to }), None);
-                }
-                Some(status) if !rewrite.replacement.contains('$') => match redirect(status, &rewrite.replacement) {
-                    Some(action) => {
-                        let when = Conditions { paths: vec![PathMatch::Regex(regex)], ..Conditions::default() };
-                        add(when, None, Some(action));
-                    }
-                    None => odd.push(format!("rewrite {} {}", rewrite.regex, rewrite.replacement)),
-                },
-                Some(_) => odd.push(format!("rewrite {} {} to another place", rewrite.regex, rewrite.replacement)),
-            }
-        }
-        match &from.answer {
-            None => {}
-            Some(Answer::Close) => add(within(), None, Some(Action::Drop)),
-            Some(Answer::Text(status, body)) => {
-                let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::NOT_FOUND);
-                let content_type = HeaderValue::from_static("text/plain");
-                let respond = Respond { status, content_type, body: body.clone().into() };
-                add(within(), None, Some(Action::Respond(respond)));
-            }
-            Some(Answer::Redirect(status, address)) => match redirect(*status, address) {
-                Some(action) => add(within(), None, Some(action)),
-                None => odd.push(format!("return {status} {address}")),
-            },
-        }
-        for text in odd {
-            self.note(Level::Problem, host, format!("vhost.d: `{text}` is not translated"));
-        }
-    }
-
     fn route(&mut self, site: &nginx_proxy::Site, route: &PathRoute) -> Route {
         let name: Arc<str> = format!("docker:{}{}", site.host, route.path).into();
-        let balance = servers::algorithm(&route.balance).unwrap_or_else(|text| {
-            self.note(
-                Level::Warning,
-                &site.host,
-                format!("loadbalance: hash over `{text}` is not known; requests take turns"),
-            );
+        let balance = servers::algorithm(&route.balance).unwrap_or_else(|error| {
+            self.note(Level::Warning, &site.host, format!("loadbalance: {error}; requests take turns"));
             Algorithm::RoundRobin
         });
         let local = merged(&site.directives, &route.directives);
@@ -272,6 +214,7 @@ impl Adapter<'_> {
             ..crate::cache::rules::CacheRules::default()
         };
         Route {
+            source: servers::source(route),
             path: route.pattern.clone(),
             origin: name,
             cache,
@@ -332,45 +275,6 @@ impl Adapter<'_> {
             timeouts: RouteTimeouts { connect: local.connect_timeout, read: local.read_timeout },
         }
     }
-}
-
-/// nginx-proxy's view of how the host was resolved.
-fn debug_endpoint(site: &nginx_proxy::Site) -> Rule {
-    let path = |route: &PathRoute| {
-        let servers = route.servers.iter().map(|s| serde_json::json!({ "container": &*s.container, "why": s.why }));
-        serde_json::json!({
-            "path": &*route.path,
-            "dest": route.dest,
-            "proto": route.proto.as_str(),
-            "servers": servers.collect::<Vec<_>>(),
-        })
-    };
-    let view = serde_json::json!({
-        "host": &*site.host,
-        "containers": site.containers.iter().map(|name| &**name).collect::<Vec<_>>(),
-        "https_method": site.https.as_str(),
-        "certificate": site.certificate.as_deref(),
-        "hsts": site.hsts,
-        "paths": site.paths.iter().map(path).collect::<Vec<_>>(),
-    });
-    let respond = Respond {
-        status: StatusCode::OK,
-        content_type: HeaderValue::from_static("application/json"),
-        body: format!("{view}\n").into(),
-    };
-    Rule {
-        name: "nginx-proxy-debug".into(),
-        when: Conditions { paths: vec![PathMatch::Exact("/nginx-proxy-debug".into())], ..Conditions::default() },
-        rewrite: None,
-        mirror: None,
-        action: Some(Action::Respond(respond)),
-    }
-}
-
-/// The containers, as listings name them.
-fn source(containers: &[Arc<str>]) -> Arc<str> {
-    let noun = if containers.len() == 1 { "container" } else { "containers" };
-    format!("{noun} {}", containers.join(", ")).into()
 }
 
 /// A location's directives, and the server's where it has none of the kind, as nginx inherits them.
@@ -440,47 +344,14 @@ fn compression(local: &Directives) -> Compression {
     compression
 }
 
-fn redirect(status: u16, address: &str) -> Option<Action> {
-    let status = StatusCode::from_u16(status).ok()?;
-    Some(Action::Redirect(Redirect { status, location: location(address).parse().ok()? }))
-}
-
-/// nginx's variables as our placeholders.
-fn location(address: &str) -> String {
-    [
-        ("$http_host", "$host"),
-        ("$is_args$args", "$query"),
-        ("?$args", "$query"),
-        ("?$query_string", "$query"),
-        ("$uri", "$path"),
-    ]
-    .iter()
-    .fold(address.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
-}
-
-/// `$1` as `${1}`, so that a letter after it does not become a part of the name.
-fn braced(replacement: &str) -> String {
-    let mut out = String::new();
-    let mut chars = replacement.chars().peekable();
-    while let Some(c) = chars.next() {
-        match chars.peek() {
-            Some(digit) if c == '$' && digit.is_ascii_digit() => {
-                out.push_str(&format!("${{{digit}}}"));
-                chars.next();
-            }
-            _ => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::discovery::{Container, Place};
+    use crate::route::traffic::{Action, Rewrite};
 
     fn adapted(containers: Vec<Container>, files: &Files) -> Discovered {
-        let snapshot = Snapshot { containers, place: Place::Host };
+        let snapshot = Snapshot { containers, place: Place::Host, ..Snapshot::default() };
         let (proxy, _) = ProxySettings::read(&BTreeMap::new());
         let folders = DiscoveryFolders::default();
         let taken = ["taken.test".to_owned()].into();
@@ -546,5 +417,31 @@ mod tests {
         assert_eq!([[10, 0, 0, 1], [192, 0, 2, 1], [8, 8, 8, 8]].map(admits), [true, false, false]);
         assert_eq!(site.settings.ports, Ports::default(), "nothing listens on 8080");
         assert!(discovered.translation.notes.iter().any(|note| note.text.contains("nothing listens there")));
+    }
+
+    #[test]
+    fn idle_connections_are_as_the_label_says_and_retries_as_nginx_makes_them() {
+        for (label, most, kept) in [("auto", None, true), ("5", Some(5), true), ("disabled", None, false)] {
+            let mut one = container("a", &[("VIRTUAL_HOST", "a.test")]);
+            one.labels.insert("com.github.nginx-proxy.nginx-proxy.keepalive".to_owned(), label.to_owned());
+            let discovered = adapted(vec![one], &Files::default());
+            let origin::Settings::Http(http) = &discovered.origins["docker:a.test/"] else { panic!("a bucket") };
+            let idle = http.timeouts.idle > origin::NOT_AT_ALL;
+            assert_eq!((http.max_idle, idle, http.limits.retry_percent), (most, kept, 100), "{label}");
+        }
+    }
+
+    #[test]
+    fn clients_of_plain_http_need_no_certificate_and_that_is_told() {
+        let names = ["a.test.crt", "a.test.key", "a.test.ca.crt"].map(str::to_owned);
+        let files = Files { certificates: names.into(), ..Files::default() };
+        for (method, told) in [("redirect", false), ("noredirect", true)] {
+            let settings = [("VIRTUAL_HOST", "a.test"), ("HTTPS_METHOD", method)];
+            let discovered = adapted(vec![container("a", &settings)], &files);
+            let clients = discovered.sites[0].settings.client_certificates.as_ref().unwrap();
+            let notes = &discovered.translation.notes;
+            assert!(clients.plain_http && !clients.optional);
+            assert_eq!(notes.iter().any(|note| note.text.contains("nobody needs a certificate")), told, "{notes:?}");
+        }
     }
 }

@@ -113,15 +113,19 @@ impl Drop for Discovery {
     }
 }
 
-/// The configuration with what was discovered in it.
-pub fn effective(config: &Config, discovered: &Discovered) -> Config {
+/// The configuration with what was discovered in it: sites and origins move there.
+pub fn effective(config: &Config, discovered: &mut Discovered) -> Config {
     let mut effective = config.clone();
-    effective.sites.extend(discovered.sites.iter().cloned());
-    effective.origins.extend(discovered.origins.iter().map(|(name, origin)| (Arc::clone(name), origin.clone())));
+    effective.sites.append(&mut discovered.sites);
+    effective.origins.append(&mut discovered.origins);
     let default_host = &discovered.translation.fallback.default_host;
     if effective.unknown_hosts.default_host.is_none() {
         effective.unknown_hosts.default_host.clone_from(default_host);
     }
+    let Some(discovery) = &config.discovery else { return effective };
+    let fallback = &discovered.translation.fallback;
+    effective.unknown_hosts.page = fallback.error_page.clone();
+    effective.unknown_hosts.challenges = discovery.folders.challenges().filter(|_| fallback.challenges);
     effective
 }
 
@@ -136,7 +140,10 @@ fn read_files(settings: &Settings) -> Files {
         let path = folders.vhost.as_ref()?.join(&name);
         Some((name, std::fs::read_to_string(path).ok()?))
     });
+    let error_page = folders.html.as_ref().map(|folder| folder.join("errors/50x.html"));
     Files {
+        error_page: error_page.and_then(|path| std::fs::read_to_string(path).ok()),
+        challenges: folders.challenges().is_some_and(|folder| folder.is_dir()),
         certificates: names(folders.certificates.as_deref()),
         htpasswd: names(folders.htpasswd.as_deref()),
         vhost: vhost.collect(),

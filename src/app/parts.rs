@@ -50,7 +50,7 @@ pub enum PartsError {
 pub struct Parts {
     resolver: Arc<Resolver>,
     kept: Arc<Kept>,
-    origins: BTreeMap<Arc<str>, (origin::Settings, Arc<Origin>)>,
+    origins: BTreeMap<Arc<str>, Arc<Origin>>,
     tls: Option<Tls>,
 }
 
@@ -79,20 +79,55 @@ impl Parts {
             None => Resolver::new(clock.clone())?,
         };
         let kept = before.map(|before| Arc::clone(&before.kept)).unwrap_or_default();
-        let mut origins = BTreeMap::new();
+        let mut parts = Self { resolver, kept, origins: BTreeMap::new(), tls: None };
+        let built = parts.fill(config, before, clock, metrics);
+        if let (Err(_), Some(before)) = (&built, before) {
+            parts.discard(before);
+        }
+        built.map(|()| parts)
+    }
+
+    fn fill(
+        &mut self,
+        config: &Config,
+        before: Option<&Parts>,
+        clock: &Clock,
+        metrics: &Metrics,
+    ) -> Result<(), PartsError> {
         for (name, settings) in &config.origins {
             let origin = match before.and_then(|b| b.origins.get(name)) {
-                Some((old, origin)) if old == settings => Arc::clone(origin),
+                Some(origin) if origin.settings() == settings => Arc::clone(origin),
                 known => {
-                    let known = known.map(|(_, origin)| &**origin);
-                    Origin::build_after(known, name, settings, (Arc::clone(&resolver), clock.clone()), metrics)
+                    let known = known.map(|origin| &**origin);
+                    let resolver = Arc::clone(&self.resolver);
+                    Origin::build_after(known, name, settings, (resolver, clock.clone()), metrics)
                         .map_err(|source| PartsError::Origin { name: Arc::clone(name), source })?
                 }
             };
-            origins.insert(Arc::clone(name), (settings.clone(), origin));
+            self.origins.insert(Arc::clone(name), origin);
         }
-        let tls = config.tls.as_ref().map(|s| Tls::build(s, before.and_then(|b| b.tls.as_ref()))).transpose()?;
-        Ok(Self { resolver, kept, origins, tls })
+        self.tls = config.tls.as_ref().map(|s| Tls::build(s, before.and_then(|b| b.tls.as_ref()))).transpose()?;
+        Ok(())
+    }
+
+    /// Forgets what was made for these parts, which do not come into force: the metrics of servers that those in force do
+    /// not have.
+    pub fn discard(&self, in_force: &Parts) {
+        for (name, origin) in &self.origins {
+            match in_force.origins.get(name) {
+                Some(kept) if Arc::ptr_eq(kept, origin) => {}
+                kept => {
+                    origin.retire(kept.map(|kept| &**kept));
+                    // What they tell of servers they share is as the one in force has it.
+                    kept.into_iter().for_each(|kept| kept.show());
+                }
+            }
+        }
+    }
+
+    /// The origins by name.
+    pub fn origins(&self) -> Vec<Arc<Origin>> {
+        self.origins.values().cloned().collect()
     }
 
     /// The routing table over these origins.
@@ -120,14 +155,14 @@ impl Parts {
 
     /// Begins what goes on in the background: the checks of origin servers.
     pub fn begin(&self) {
-        self.origins.values().for_each(|(_, origin)| origin.begin());
+        self.origins.values().for_each(|origin| origin.begin());
     }
 
     /// Puts the new TLS settings where the listeners of `before` look for them, and ends what `before` did in the
     /// background for origins that are no more.
     pub fn activate(&self, before: &Parts) {
-        for (name, (_, old)) in &before.origins {
-            match self.origins.get(name).map(|(_, new)| new) {
+        for (name, old) in &before.origins {
+            match self.origins.get(name) {
                 Some(new) if Arc::ptr_eq(new, old) => {}
                 new => old.retire(new.map(|new| &**new)),
             }
@@ -141,15 +176,16 @@ impl Parts {
     }
 
     fn site(&self, config: &Config, site: &Site, metrics: &Metrics) -> SiteSpec<Arc<RouteRule>> {
-        let handles = Arc::new(SiteHandles::new(Arc::clone(&site.name), metrics).with_source(site.source.clone()));
+        let handles = Arc::new(SiteHandles::new(Arc::clone(&site.name), metrics));
         let settings = Arc::new(site.settings.clone());
         let traffic = self.traffic(site, &settings, metrics);
         let routes = site.routes.iter().filter_map(|route| {
             // Configuration has checked that the origin exists.
-            let (_, origin) = self.origins.get(&route.origin)?;
+            let origin = self.origins.get(&route.origin)?;
             let access = Arc::new(self.kept.access(&site.name, &route.path.to_string(), &route.settings));
             let rule = |origin: &Arc<Origin>| RouteRule {
                 site: Arc::clone(&handles),
+                source: Arc::clone(&route.source),
                 path: route.path.clone(),
                 origin: Arc::clone(origin),
                 cache: route.cache,
@@ -183,7 +219,7 @@ impl Parts {
                 _ => None,
             };
             let shadow = rule.mirror.as_ref().and_then(|mirror| {
-                let (_, origin) = self.origins.get(&mirror.origin)?;
+                let origin = self.origins.get(&mirror.origin)?;
                 Some(Arc::new(Shadow::new(mirror, Arc::clone(origin), &site.name, &rule.name, metrics)))
             });
             Plan { live, shadow }
@@ -196,7 +232,7 @@ impl Parts {
     fn variants(&self, own: &Rule, rule: &dyn Fn(&Arc<Origin>) -> RouteRule) -> Vec<Arc<RouteRule>> {
         let Some(Action::Forward(forward)) = &own.action else { return Vec::new() };
         let variant = |group: &Group| {
-            let (_, origin) = self.origins.get(&group.origin)?;
+            let origin = self.origins.get(&group.origin)?;
             let mut variant = rule(origin);
             let in_key = own.when.are_in_the_key(variant.whole_query_counts());
             match forward.cache {

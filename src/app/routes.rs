@@ -3,7 +3,8 @@
 use super::adapt::Discovered;
 use crate::config::Config;
 use crate::discovery::nginx_proxy::{self, PathRoute};
-use crate::origin;
+use crate::origin::status::ServerStatus;
+use crate::origin::{self, Origin, OriginStatus};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,6 +18,8 @@ pub struct Routes {
     pub discovered: Arc<Discovered>,
     /// Why the containers cannot be seen now.
     pub trouble: Option<Arc<str>>,
+    /// The origins in force.
+    pub origins: Vec<Arc<Origin>>,
 }
 
 impl Routes {
@@ -29,8 +32,7 @@ impl Routes {
             .sites
             .iter()
             .map(|site| {
-                let asked = site.source.as_ref().and_then(|_| containers.get(&*site.name).copied());
-                let file = self.effective.source.display().to_string();
+                let asked = site.discovered.then(|| containers.get(&*site.name).copied()).flatten();
                 let routes: Vec<Value> = site
                     .routes
                     .iter()
@@ -41,6 +43,7 @@ impl Routes {
                         let origin = self.effective.origins.get(&route.origin);
                         json!({
                             "path": route.path.to_string(),
+                            "source": &*route.source,
                             "origin": &*route.origin,
                             "cache": route.cache,
                             "servers": asked.map_or_else(|| servers(origin), discovered_servers),
@@ -51,7 +54,7 @@ impl Routes {
                 json!({
                     "site": &*site.name,
                     "hosts": site.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                    "source": site.source.as_deref().unwrap_or(&file),
+                    "source": &*site.source,
                     "https": site.settings.https.method.as_str(),
                     "certificate": site.settings.tls.certificate.as_deref(),
                     "refused": asked.and_then(|site| site.refused.as_deref()),
@@ -67,8 +70,52 @@ impl Routes {
                 "text": note.text,
             })
         });
-        json!({ "sites": sites, "notes": notes.collect::<Vec<_>>(), "trouble": self.trouble.as_deref() })
+        json!({
+            "sites": sites,
+            "origins": self.origins.iter().map(|origin| status(&origin.status())).collect::<Vec<_>>(),
+            "notes": notes.collect::<Vec<_>>(),
+            "trouble": self.trouble.as_deref(),
+        })
     }
+}
+
+/// What an origin's servers are up to now.
+fn status(origin: &OriginStatus) -> Value {
+    let OriginStatus { name, balance, waiting, servers } = origin;
+    let server = |server: &ServerStatus| {
+        let ServerStatus {
+            server,
+            address,
+            state,
+            backup,
+            weight,
+            present_weight,
+            in_flight,
+            max_connections,
+            latency,
+            ejections,
+            check_error,
+        } = server;
+        json!({
+            "server": &**server,
+            "address": address.to_string(),
+            "state": state.as_str(),
+            "backup": backup,
+            "weight": weight,
+            "present_weight": present_weight,
+            "in_flight": in_flight,
+            "max_connections": max_connections,
+            "latency_ms": latency.map(|latency| latency.as_secs_f64() * 1e3),
+            "ejections": ejections,
+            "check_error": check_error.as_deref(),
+        })
+    };
+    json!({
+        "name": &**name,
+        "balance": balance,
+        "waiting": waiting,
+        "servers": servers.iter().map(server).collect::<Vec<_>>(),
+    })
 }
 
 fn servers(origin: Option<&origin::Settings>) -> Vec<Value> {

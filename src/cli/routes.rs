@@ -32,6 +32,7 @@ pub(super) struct Routes {
 #[serde(default)]
 struct Table {
     sites: Vec<Site>,
+    origins: Vec<Origin>,
     notes: Vec<Note>,
     trouble: Option<String>,
 }
@@ -63,6 +64,31 @@ struct Server {
     address: String,
     container: Option<String>,
     why: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Origin {
+    name: String,
+    balance: String,
+    waiting: usize,
+    servers: Vec<Status>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    server: String,
+    address: String,
+    state: String,
+    backup: bool,
+    weight: u32,
+    present_weight: f64,
+    in_flight: usize,
+    max_connections: u32,
+    latency_ms: Option<f64>,
+    ejections: u32,
+    check_error: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -131,6 +157,7 @@ fn print(table: &Table, wanted: &str, out: &mut dyn Write) {
         }
     }
     columns(&rows, out);
+    origins(table, wanted, out);
     for note in table.notes.iter().filter(|note| note.host.as_ref().is_none_or(|host| host.contains(wanted))) {
         let Note { level, host, container, text } = note;
         let about: Vec<&str> = [host, container].into_iter().flatten().map(String::as_str).collect();
@@ -139,6 +166,41 @@ fn print(table: &Table, wanted: &str, out: &mut dyn Write) {
     }
     if let Some(trouble) = &table.trouble {
         say(out, &format_args!("problem: {trouble}; these routes are as last seen\n"));
+    }
+}
+
+/// The servers of the origins that the printed routes lead to, and of all others where no host is wanted.
+fn origins(table: &Table, wanted: &str, out: &mut dyn Write) {
+    let sites = || table.sites.iter().filter(|site| site.hosts.iter().any(|host| host.contains(wanted)));
+    let printed = |name: &str| sites().any(|site| site.routes.iter().any(|route| route.origin == name));
+    let mut rows = vec![["ORIGIN", "SERVER", "STATE", "IN FLIGHT", "DETAILS"].map(str::to_owned)];
+    for origin in table.origins.iter().filter(|origin| wanted.is_empty() || printed(&origin.name)) {
+        let Origin { name, balance, waiting, servers } = origin;
+        for server in servers {
+            let in_flight = match server.max_connections {
+                0 => server.in_flight.to_string(),
+                most => format!("{} of {most}", server.in_flight),
+            };
+            let address = match server.server == server.address {
+                true => server.address.clone(),
+                false => format!("{} at {}", server.server, server.address),
+            };
+            let mut details = vec![balance.clone()];
+            details.extend(
+                (server.weight != 1 || server.state == "starting")
+                    .then(|| format!("weight {:.1} of {}", server.present_weight, server.weight)),
+            );
+            details.extend(server.backup.then(|| "backup".to_owned()));
+            details.extend(server.latency_ms.map(|ms| format!("answers in {ms:.1} ms")));
+            details.extend((server.ejections > 0).then(|| format!("ejected {} times in a row", server.ejections)));
+            details.extend(server.check_error.as_ref().map(|error| format!("last check: {error}")));
+            details.extend((*waiting > 0).then(|| format!("{waiting} requests wait")));
+            rows.push([name.clone(), address, server.state.clone(), in_flight, details.join("; ")]);
+        }
+    }
+    if rows.len() > 1 {
+        say(out, &"\n");
+        columns(&rows, out);
     }
 }
 
@@ -174,6 +236,10 @@ mod tests {
             {"path":"/","origin":"docker:a.b/","cache":true,"servers":[{"address":"10.0.0.2:80","container":"web",
             "why":"network app"}],"left_out":[{"container":"old","why":"unhealthy"}]},{"path":"/x","origin":"docker:a.b/x"}]},
             {"hosts":["c.d"],"source":"edge.toml","routes":[{"path":"/","servers":[{"address":"1.2.3.4:5"}]}]}],
+            "origins":[{"name":"docker:a.b/","balance":"round-robin","waiting":2,"servers":[{"server":"10.0.0.2:80",
+            "address":"10.0.0.2:80","state":"failing","weight":1,"present_weight":1.0,"in_flight":3,"max_connections":8,
+            "latency_ms":12.34,"ejections":1,"check_error":"status 503"}]},{"name":"other","servers":[{"server":"x:1",
+            "address":"1.1.1.1:1","state":"starting","weight":4,"present_weight":0.4}]}],
             "notes":[{"level":"warning","host":"a.b","container":"web","text":"odd"},{"level":"info","text":"so"}],
             "trouble":"no engine"}"#,
         )
@@ -188,6 +254,10 @@ mod tests {
             "network app; without old: unhealthy; https redirect; certificate a.b; cached",
             "a.b   /x    none (docker:a.b/x): 503",
             "c.d   /     1.2.3.4:5",
+            "10.0.0.2:80       failing   3 of 8",
+            "round-robin; answers in 12.3 ms; ejected 1 times in a row; last check: status 503; 2 requests wait",
+            "x:1 at 1.1.1.1:1",
+            "weight 0.4 of 4",
             "warning: a.b, web: odd",
             "info: so",
             "problem: no engine",
@@ -196,6 +266,7 @@ mod tests {
         }
         let mut out = Vec::new();
         print(&table, "c.d", &mut out);
-        assert!(!String::from_utf8(out).unwrap().contains("a.b"));
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.contains("a.b") && !text.contains("x:1"), "{text}");
     }
 }

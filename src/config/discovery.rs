@@ -35,6 +35,15 @@ pub struct DiscoveryFolders {
     pub htpasswd: Option<PathBuf>,
     /// `/etc/nginx/vhost.d`.
     pub vhost: Option<PathBuf>,
+    /// `/usr/share/nginx/html`, of which `errors/50x.html` and `.well-known/acme-challenge` count.
+    pub html: Option<PathBuf>,
+}
+
+impl DiscoveryFolders {
+    /// Where an ACME client beside this node puts what authorities ask for.
+    pub fn challenges(&self) -> Option<PathBuf> {
+        self.html.as_ref().map(|folder| folder.join(".well-known/acme-challenge"))
+    }
 }
 
 /// Reads `[discovery.docker]` or `[discovery.remote]`; `certificates` is the folder of `[tls]`.
@@ -59,8 +68,9 @@ fn source(
 ) -> Option<Discovery> {
     let htpasswd = table.get("htpasswd").and_then(|v| v.path("\"htpasswd\""));
     let vhost = table.get("vhost").and_then(|v| v.path("\"vhost.d\""));
+    let html = table.get("html").and_then(|v| v.path("\"html\""));
     let proxy = table.get("variables").and_then(|value| value.table(|table| variables(table, &value)));
-    let folders = DiscoveryFolders { certificates: certificates.map(Path::to_owned), htpasswd, vhost };
+    let folders = DiscoveryFolders { certificates: certificates.map(Path::to_owned), htpasswd, vhost, html };
     Some(Discovery { source: read(table)?, folders, proxy: proxy.unwrap_or_default() })
 }
 
@@ -156,6 +166,12 @@ fn variables(table: &Table<'_>, whole: &Value<'_>) -> ProxySettings {
         } else if let Some(text) = value.string("\"noredirect\"") {
             env.insert(name.to_owned(), text.to_owned());
         }
+    }
+    for name in ["LOG_FORMAT", "LOG_FORMAT_ESCAPE"].into_iter().filter(|name| env.contains_key(*name)) {
+        whole.problem(
+            format!("`{}.{name}` has no effect beside a configuration file", whole.key()),
+            "write `template` and `escape` in [access_log]",
+        );
     }
     let (settings, problems) = ProxySettings::read(&env);
     for problem in problems {

@@ -3,9 +3,11 @@
 use super::{Config, DiscoverySource, Problems, whole_file};
 use crate::discovery::docker;
 use crate::discovery::nginx_proxy::ProxySettings;
+use crate::proxy::access_log::{Escape, Format, Template};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What stands for the file's name.
 pub const ENVIRONMENT: &str = "environment";
@@ -14,17 +16,18 @@ pub const ENVIRONMENT: &str = "environment";
 const CERTIFICATES: &str = "/etc/nginx/certs";
 const HTPASSWD: &str = "/etc/nginx/htpasswd";
 const VHOST: &str = "/etc/nginx/vhost.d";
+const HTML: &str = "/usr/share/nginx/html";
 
 impl Config {
     /// Reads the environment in place of a file: nginx-proxy's variables; those of Docker's client; and `SELVEDGE_HTTP`,
     /// `SELVEDGE_HTTPS` and `SELVEDGE_ADMIN` for addresses other than nginx-proxy's, `SELVEDGE_CERTS`,
-    /// `SELVEDGE_HTPASSWD` and `SELVEDGE_VHOST` for other folders, `SELVEDGE_MEMORY`, `SELVEDGE_DISK` and
+    /// `SELVEDGE_HTPASSWD`, `SELVEDGE_VHOST` and `SELVEDGE_HTML` for other folders, `SELVEDGE_MEMORY`, `SELVEDGE_DISK` and
     /// `SELVEDGE_DISK_SIZE` for the cache. The second value is what is odd but no reason not to start.
     ///
     /// # Errors
     /// A variable that no address, folder or size can be made of.
     pub fn from_environment(env: &BTreeMap<String, String>) -> Result<(Self, Vec<String>), Problems> {
-        let (proxy, odd) = ProxySettings::read(env);
+        let (proxy, mut odd) = ProxySettings::read(env);
         let look_up = |name: &str| env.get(name).cloned();
         let engine = docker::Settings::from_environment(&look_up, &|path| path.exists()).map_err(|error| {
             whole_file(Path::new(ENVIRONMENT), &error.to_string(), "correct the variable, or name a file with --config")
@@ -36,8 +39,27 @@ impl Config {
                 crate::route::settings::NetworkRule::everyone_else(true).map(|rule| rule.network).into();
         }
         if let Some(discovery) = &mut config.discovery {
-            discovery.proxy = proxy;
+            discovery.proxy = proxy.clone();
             discovery.source = DiscoverySource::Docker(engine);
+        }
+        let format = config.access_log.format;
+        if let Some(text) = proxy.log_format.as_deref().filter(|_| format == Format::Combined) {
+            let escape = match env.get("LOG_FORMAT_ESCAPE").map(|text| text.trim()) {
+                None | Some("" | "default") => Escape::Default,
+                Some("json") => Escape::Json,
+                Some("none") => Escape::None,
+                Some(other) => {
+                    odd.push(format!(
+                        "LOG_FORMAT_ESCAPE is `{other}`, none of default, json and none; the default is used"
+                    ));
+                    Escape::Default
+                }
+            };
+            let (template, unknown) = Template::parse(text, escape);
+            odd.extend(
+                unknown.iter().map(|name| format!("LOG_FORMAT has ${name}, which there is not: it is left empty")),
+            );
+            config.access_log.template = Some(Arc::new(template));
         }
         Ok((config, odd))
     }
@@ -83,6 +105,7 @@ fn text(env: &BTreeMap<String, String>, proxy: &ProxySettings) -> String {
     }
     line("[discovery.docker]\nhtpasswd", &quoted(given("SELVEDGE_HTPASSWD").unwrap_or(HTPASSWD)));
     line("vhost", &quoted(given("SELVEDGE_VHOST").unwrap_or(VHOST)));
+    line("html", &quoted(given("SELVEDGE_HTML").unwrap_or(HTML)));
     out
 }
 
@@ -129,6 +152,22 @@ mod tests {
         assert_eq!(discovery.proxy.https.as_str(), "nohttp");
         let DiscoverySource::Docker(engine) = discovery.source else { panic!("another source") };
         assert_eq!(engine.endpoint.to_string(), "tcp://10.0.0.5:2375");
+    }
+
+    #[test]
+    fn nginxs_log_format_is_taken_over_and_what_is_unknown_is_named() {
+        let (config, odd) = read(&[("LOG_FORMAT", "$host $gzip_ratio"), ("LOG_FORMAT_ESCAPE", "xml")]);
+        assert_eq!(
+            config.access_log.template.as_deref(),
+            Some(&Template::parse("$host $gzip_ratio", Escape::Default).0)
+        );
+        assert_eq!(odd.len(), 2, "{odd:?}");
+        assert!(odd[1].contains("$gzip_ratio"), "{odd:?}");
+        assert_eq!(read(&[("LOG_FORMAT", "$host"), ("LOG_JSON", "true")]).0.access_log.template, None);
+        let file = |text: &str| Config::parse(text, Path::new("x.toml"), &|_| None);
+        let text = "[listen]\nhttp = [\"127.0.0.1:0\"]\n[access_log]\ntemplate = \"$host $nothing\"\n";
+        assert!(file(text).unwrap_err().to_string().contains("$nothing, which there is not"));
+        assert!(file(&text.replace("template", "escape")).is_err());
     }
 
     #[test]

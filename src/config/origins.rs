@@ -51,11 +51,32 @@ fn http_origin(table: &Table<'_>) -> Option<http::Settings> {
     let host = table.get("host").and_then(|v| host_field(&v));
     let timeouts = timeouts(table);
     let max_fails = table.get("max_fails").and_then(|v| v.integer(0..=1_000_000));
+    let sticky_cookie = table.get("sticky_cookie").and_then(|value| {
+        let name = value.text("\"JSESSIONID\"")?;
+        // The names of cookies are tokens, as those of fields are (RFC 6265 section 4.1.1), but case counts.
+        let usable = ::http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+        if !usable {
+            value.problem(
+                format!("`{}` is \"{}\", not a cookie's name", value.path, value.shown()),
+                "write the name that the servers give it, as in \"JSESSIONID\"",
+            );
+        }
+        usable.then(|| name.to_owned())
+    });
+    let max_idle = table.get("max_idle_connections").and_then(|v| v.integer(0..=1_000_000));
     let eject_for = table.get("eject_for").and_then(|v| v.timeout());
     let algorithm = balance::algorithm(table);
     let slow_start = table.get("slow_start").and_then(|v| v.duration());
     let health = table.section("health", balance::health).unwrap_or_default();
     let limits = table.section("limits", balance::limits).unwrap_or_default();
+    let hedge_value = table.get("hedge");
+    if let Some(value) = hedge_value.as_ref().filter(|_| version == HttpVersion::Http2) {
+        value.problem(
+            format!("`{}` has no effect with HTTP/2, whose requests share a connection", value.path),
+            "remove it, or write `version = \"1.1\"`",
+        );
+    }
+    let hedge = hedge_value.and_then(|v| v.table(balance::hedge)).flatten();
     Some(http::Settings {
         servers: servers?,
         tls,
@@ -67,10 +88,13 @@ fn http_origin(table: &Table<'_>) -> Option<http::Settings> {
         max_fails: max_fails.and_then(|n| u32::try_from(n).ok()).unwrap_or(3),
         eject_for: eject_for.unwrap_or(Duration::from_secs(10)),
         try_next: table.get("try_next").and_then(|v| v.boolean()).unwrap_or(false),
+        hedge,
         balance: algorithm,
         slow_start: slow_start.unwrap_or_default(),
         health,
         limits,
+        sticky_cookie,
+        max_idle: max_idle.and_then(|n| u32::try_from(n).ok()),
     })
 }
 

@@ -7,6 +7,7 @@ use crate::cache::admission::Rule;
 use crate::{admin, cache, proxy, tls};
 use proxy::{access_log, explain};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Memory tier where the file does not size it.
@@ -211,11 +212,36 @@ pub(super) fn access_log(table: &Table<'_>) -> access_log::Settings {
     ];
     let format = table.get("format").and_then(|v| v.one_of(&formats));
     let output = table.get("output").and_then(|v| output(&v));
-    access_log::Settings { format: format.unwrap_or(default.format), output: output.unwrap_or(default.output) }
+    access_log::Settings {
+        format: format.unwrap_or(default.format),
+        template: template(table),
+        output: output.unwrap_or(default.output),
+    }
+}
+
+/// `template` and `escape` of `[access_log]`.
+fn template(table: &Table<'_>) -> Option<Arc<access_log::Template>> {
+    use access_log::{Escape, Template};
+    let words = [("default", Escape::Default), ("json", Escape::Json), ("none", Escape::None)];
+    let escape = table.get("escape");
+    let value = table.get("template");
+    if let (Some(escape), None) = (&escape, &value) {
+        escape.problem("`access_log.escape` has no effect without a `template`", "add one, or remove this key");
+    }
+    let escape = escape.and_then(|v| v.one_of(&words)).unwrap_or_default();
+    let value = value?;
+    let (template, unknown) = Template::parse(value.text("\"$host $remote_addr $status\"")?, escape);
+    if !unknown.is_empty() {
+        value.problem(
+            format!("`access_log.template` has ${}, which there is not", unknown.join(" and $")),
+            format!("write one of {}", Template::variables()),
+        );
+    }
+    Some(Arc::new(template))
 }
 
 pub(super) fn default_access_log() -> access_log::Settings {
-    access_log::Settings { format: access_log::Format::Json, output: access_log::Output::Stderr }
+    access_log::Settings { format: access_log::Format::Json, template: None, output: access_log::Output::Stderr }
 }
 
 /// `[debug]`. A token that could be guessed would tell strangers the origin's addresses.

@@ -23,6 +23,7 @@ pub(super) fn site(table: &Table<'_>, https: bool) -> SiteSettings {
         client_certificates: table.section("client_certificates", client_certificates).flatten(),
         tls: tls(table),
         ports: table.section("ports", ports).unwrap_or_default(),
+        challenges: None,
         rules: Vec::new(),
     }
 }
@@ -103,6 +104,7 @@ fn client_certificates(table: &Table<'_>) -> Option<ClientCertificates> {
     let authorities = value.as_ref().and_then(|v| v.path("\"ca.crt\""));
     let revoked = table.get("revoked").and_then(|v| v.path("\"ca.crl.pem\""));
     let optional = table.get("optional").and_then(|v| v.boolean()).unwrap_or(false);
+    let plain_http = table.get("plain_http").and_then(|v| v.boolean()).unwrap_or(false);
     let subject_field = table.get("subject_field").and_then(|v| field_name(v.text("\"X-Client-Subject\"")?, &v));
     let authorities = authorities?;
     if let (Some(value), Err(error)) = (value, Authorities::new(authorities.clone(), revoked.clone()).check()) {
@@ -111,7 +113,7 @@ fn client_certificates(table: &Table<'_>) -> Option<ClientCertificates> {
             "name a PEM file of authorities' certificates, and in `revoked` one of their revocation lists",
         );
     }
-    Some(ClientCertificates { authorities, revoked, optional, subject_field })
+    Some(ClientCertificates { authorities, revoked, optional, plain_http, subject_field })
 }
 
 fn tls(table: &Table<'_>) -> SiteTls {
@@ -328,5 +330,5 @@ pub(super) fn unknown_hosts(table: &Table<'_>, hosts: &[String]) -> UnknownHosts
         }
         Some(Arc::from(text))
     });
-    UnknownHosts { answer: answer.unwrap_or(default.answer), default_host }
+    UnknownHosts { answer: answer.unwrap_or(default.answer), default_host, ..default }
 }

@@ -56,7 +56,7 @@ fn site(table: &Table<'_>, surroundings: &mut Surroundings<'_>) -> Option<Site> 
     let base = rules::Inherited { realm: first_host.unwrap_or_default().to_owned(), ..rules::Inherited::default() };
     let inherited = rules::Inherited::read(table, &base);
     let routes = routes(table, surroundings, &inherited);
-    Some(Site { name: name?, hosts, settings, server_timing, source: None, routes })
+    Some(Site { name: name?, hosts, settings, server_timing, source: table.place().into(), discovered: false, routes })
 }
 
 fn claim_name(value: &Value<'_>, name: &Arc<str>, surroundings: &mut Surroundings<'_>) {
@@ -129,6 +129,7 @@ fn route(
     let by_regex = matches!(path, Some(PathPattern::Regex(_)));
     settings.replace_prefix = table.get("replace_prefix").and_then(|v| settings::replace_prefix(&v, by_regex));
     Some(Route {
+        source: table.place().into(),
         path: path?,
         origin: origin?,
         cache,

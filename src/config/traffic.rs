@@ -59,7 +59,20 @@ fn rule(table: &Table<'_>, place: usize, origins: &[&str]) -> Option<Rule> {
         );
     }
     let name = name.unwrap_or_else(|| format!("rule-{}", place + 1).into());
-    Some(Rule { name, when, rewrite, mirror, action: actions.pop() })
+    let before_access = before_access(table, actions.first());
+    Some(Rule { name, when, rewrite, mirror, action: actions.pop(), before_access, source: table.place().into() })
+}
+
+/// Whether the answer comes before the route's access checks.
+fn before_access(table: &Table<'_>, action: Option<&Action>) -> bool {
+    let Some(value) = table.get("before_access") else { return false };
+    if !matches!(action, Some(Action::Redirect(_) | Action::Respond(_) | Action::Drop)) {
+        value.problem(
+            format!("`{}` has no effect on a rule that gives no answer", value.path),
+            "remove it, or give the rule `redirect`, `respond` or `drop = true`; what goes to an origin is checked in any case",
+        );
+    }
+    value.boolean().unwrap_or(false)
 }
 
 /// A name that stands in a path of the admin listener.

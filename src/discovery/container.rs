@@ -30,6 +30,18 @@ pub struct Container {
     pub state: State,
     /// What its health check says.
     pub health: Health,
+    /// For which service of a swarm it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<Replica>,
+}
+
+/// What runs for a service of a swarm.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// The service's name.
+    pub service: String,
+    /// The machine that a task runs on. `None`: it stands for all of them.
+    pub node: Option<String>,
 }
 
 /// A network and a container's, or this process's, place in it.
@@ -45,6 +57,9 @@ pub struct Network {
     pub ipv6: Option<Ipv6Addr>,
     /// The host's address in it.
     pub gateway: Option<IpAddr>,
+    /// It spans the machines of a swarm: from a host itself nobody in it can be reached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overlay: bool,
 }
 
 /// Whether a container runs.
@@ -60,6 +75,8 @@ pub enum State {
     Paused,
     /// It does not, or not yet.
     Stopped,
+    /// It is a service none of whose tasks runs: its hosts are there, and nobody to ask.
+    Awaited,
 }
 
 /// What a container's health check says.
@@ -85,6 +102,7 @@ impl State {
             Self::Stopping => "stopping",
             Self::Paused => "paused",
             Self::Stopped => "stopped",
+            Self::Awaited => "awaited",
         }
     }
 }
@@ -111,7 +129,7 @@ impl Container {
             (State::Running, Health::Unhealthy) => 2,
             (State::Stopping, _) => 3,
             (State::Paused, _) => 4,
-            (State::Stopped, _) => u8::MAX,
+            (State::Stopped | State::Awaited, _) => u8::MAX,
         }
     }
 }

@@ -19,7 +19,7 @@ mod vhost;
 pub use proxy::ProxySettings;
 pub use site::{
     Access, Acme, Balance, BasicAuth, Caching, ClientAuth, DefaultRoot, Fallback, HttpsMethod, Level, Note, PathRoute,
-    Ports, Proto, RateLimit, Server, Site, TlsFloor, Www,
+    Ports, Proto, RateLimit, Server, Site, SwarmAddress, TlsFloor, Www,
 };
 pub use vhost::{AccessRule, Answer, Directives, Rewrite};
 
@@ -49,6 +49,10 @@ pub struct Files {
     pub htpasswd: BTreeSet<String>,
     /// Names and contents of the files in `/etc/nginx/vhost.d`.
     pub vhost: BTreeMap<String, String>,
+    /// What is in `/usr/share/nginx/html/errors/50x.html`.
+    pub error_page: Option<String>,
+    /// There is a folder `/usr/share/nginx/html/.well-known/acme-challenge`.
+    pub challenges: bool,
 }
 
 /// The sites that containers ask for.
@@ -71,6 +75,12 @@ struct Claimed<'a> {
 /// Translates. The same facts give the same sites, whatever order the containers are listed in.
 pub fn translate(facts: &Facts<'_>) -> Translation {
     let mut notes = Notes::default();
+    for remark in &facts.snapshot.remarks {
+        match remark.problem {
+            true => notes.problem(None, None, remark.text.clone()),
+            false => notes.warn(None, None, remark.text.clone()),
+        }
+    }
     let mut containers: Vec<&Container> =
         facts.snapshot.containers.iter().filter(|c| c.state != State::Stopped).collect();
     containers.sort_by(|a, b| (&a.created, &a.name, &a.id).cmp(&(&b.created, &b.name, &b.id)));
@@ -92,6 +102,14 @@ pub fn translate(facts: &Facts<'_>) -> Translation {
     Translation { sites, fallback, notes: notes.into_sorted() }
 }
 
+/// What a service says of where its requests go.
+///
+/// # Errors
+/// It says something else.
+pub(super) fn swarm_address(service: &Container) -> Result<SwarmAddress, String> {
+    Settings::of(service).get("SELVEDGE_SWARM").map_or(Ok(SwarmAddress::default()), own::swarm)
+}
+
 fn fallback(facts: &Facts<'_>, sites: &[Site], notes: &mut Notes) -> Fallback {
     let wanted = facts.proxy.default_host.clone();
     let default_host = wanted.filter(|host| {
@@ -103,7 +121,12 @@ fn fallback(facts: &Facts<'_>, sites: &[Site], notes: &mut Notes) -> Fallback {
         }
         known
     });
-    Fallback { default_host, default_root: facts.proxy.default_root.clone() }
+    Fallback {
+        default_host,
+        default_root: facts.proxy.default_root.clone(),
+        error_page: facts.files.error_page.as_deref().map(Into::into),
+        challenges: facts.files.challenges && facts.proxy.acme_unknown_host,
+    }
 }
 
 /// The hexadecimal SHA-1 by which nginx-proxy names the files of paths and regexes.

@@ -124,6 +124,7 @@ fn place(snapshot: &Snapshot, own: Option<&str>) -> Place {
     let found = own.and_then(|own| snapshot.containers.iter().find(|container| container.id == own));
     match found {
         Some(container) if !container.host_network => Place::Container(container.networks.clone()),
+        None if own.is_some() => Place::Elsewhere,
         _ => Place::Host,
     }
 }
@@ -187,7 +188,9 @@ async fn converse(
         if status != hyper::StatusCode::OK {
             return Err(Lost::Refused(status));
         }
-        serde_json::from_slice(&body.to_bytes()).map_err(Lost::Nonsense)
+        // Megabytes of them would hold up requests.
+        let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice(&body.to_bytes())).await;
+        parsed.map_err(|error| Lost::Broken(error.to_string()))?.map_err(Lost::Nonsense)
     };
     timeout(HOLD + BEYOND, conversation).await.unwrap_or(Err(Lost::Late))
 }

@@ -43,6 +43,34 @@ impl Budget {
 mod tests {
     use super::*;
 
+    /// What is under way at one of `servers` that goes fails and is sent to another, while `rate` requests a second, of
+    /// `seconds` each, have been coming for `since` seconds.
+    #[test]
+    fn a_server_of_several_may_go_if_less_than_two_seconds_of_requests_are_under_way_there() {
+        let at = |s: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + s);
+        let default = super::super::settings::Limits::default();
+        let (usual, all) = (default.retry_percent, 100);
+        for (percent, rate, seconds, servers, since, within) in [
+            (usual, 1000, 1, 2, 10, true),
+            (usual, 1000, 3, 2, 10, true),
+            (usual, 1000, 5, 2, 10, false),
+            (usual, 50, 4, 2, 10, true),
+            // All at once, right after the start.
+            (usual, 1000, 1, 2, 1, false),
+            (all, 1000, 1, 2, 1, true),
+            (all, 1000, 5, 2, 10, true),
+        ] {
+            let mut budget = Budget::new(percent, default.retry_per_second);
+            for second in 0..since {
+                (0..rate).for_each(|_| budget.request(at(second)));
+            }
+            let lost = rate * seconds.min(since) / servers;
+            let given = (0..lost).filter(|_| budget.retry(at(since - 1))).count() as u64;
+            let row = format!("{percent} %, {rate}/s of {seconds} s, {servers} servers, since {since} s");
+            assert_eq!(given == lost, within, "{row}: {given} of {lost}");
+        }
+    }
+
     #[test]
     fn retries_are_a_share_of_requests_and_a_few_more() {
         let at = |s: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + s);

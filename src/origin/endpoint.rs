@@ -2,6 +2,7 @@
 //! configuration that keeps the server.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -33,6 +34,8 @@ pub(super) struct Endpoint {
 pub(super) struct State {
     pub health: Health,
     pub verdicts: Verdicts,
+    /// What was wrong at the last check.
+    pub check_error: Option<Arc<str>>,
     pub latency: Latency,
     /// Since when it is up, where that began while the origin served already.
     pub up_since: Option<SystemTime>,
@@ -46,6 +49,7 @@ impl Endpoint {
         let state = State {
             health: Health::new(now, limits),
             verdicts: Verdicts::default(),
+            check_error: None,
             latency: Latency::default(),
             up_since: fresh.then_some(now),
             turn: 0.0,
@@ -59,11 +63,12 @@ impl Endpoint {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// One more, unless there are `most` already; 0: without limit. Two generations of an origin may ask at once.
-    pub fn enter(&self, most: u32) -> bool {
+    /// One more, and how many there are with it; `None` if there are `most` already (0: without limit). Two generations of
+    /// an origin may ask at once.
+    pub fn enter(&self, most: u32) -> Option<usize> {
         let most = if most == 0 { usize::MAX } else { most as usize };
         let one_more = |n: usize| (n < most).then(|| n + 1);
-        self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok()
+        self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok().map(|before| before + 1)
     }
 
     /// One less.
@@ -191,7 +196,7 @@ mod tests {
                 probes: 1,
             },
         );
-        assert!(endpoint.enter(2) && endpoint.enter(2) && !endpoint.enter(2) && endpoint.enter(0));
+        assert_eq!([2, 2, 2, 0].map(|most| endpoint.enter(most)), [Some(1), Some(2), None, Some(3)]);
         endpoint.leave();
         assert_eq!(endpoint.in_flight(), 2);
     }

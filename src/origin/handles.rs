@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::metrics::{Metrics, observer};
 
@@ -16,6 +16,16 @@ pub(super) struct OriginHandles {
     retries_refused: IntCounter,
     queue_full: IntCounter,
     queue_timeout: IntCounter,
+    hedges: IntCounterVec,
+    all: Families,
+}
+
+/// What has series for each origin.
+struct Families {
+    seconds: HistogramVec,
+    queued: IntGaugeVec,
+    retries: IntCounterVec,
+    rejected: IntCounterVec,
 }
 
 /// One server's.
@@ -53,12 +63,38 @@ impl OriginHandles {
             retries_refused: retries("refused"),
             queue_full: rejected("full"),
             queue_timeout: rejected("timeout"),
+            hedges: metrics.origin_hedges.clone(),
+            all: Families {
+                seconds: metrics.origin_seconds.clone(),
+                queued: metrics.origin_queued.clone(),
+                retries: metrics.origin_retries.clone(),
+                rejected: metrics.origin_queue_rejected.clone(),
+            },
         }
     }
 
     /// Counts a wish for one more attempt.
     pub fn retry(&self, made: bool) {
         if made { self.retries.inc() } else { self.retries_refused.inc() }
+    }
+
+    /// Removes the series of an origin that is no more; errors, of which there are few kinds, stay as they were counted.
+    pub fn remove(&self) {
+        let Families { seconds, queued, retries, rejected } = &self.all;
+        let name = &*self.name;
+        // An error is a series that there is not.
+        let _ = seconds.remove_label_values(&[name]);
+        let _ = queued.remove_label_values(&[name]);
+        ["made", "refused"].iter().for_each(|result| drop(retries.remove_label_values(&[name, result])));
+        ["full", "timeout"].iter().for_each(|reason| drop(rejected.remove_label_values(&[name, reason])));
+        for result in ["sent", "won", "failed", "refused", "no_server"] {
+            let _ = self.hedges.remove_label_values(&[name, result]);
+        }
+    }
+
+    /// Counts what became of a wish for a second server. Most origins never have one.
+    pub fn hedge(&self, result: &'static str) {
+        self.hedges.with_label_values(&[&*self.name, result]).inc();
     }
 
     /// Counts a request that found no place in the queue.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::balance::Algorithm;
+pub use super::hedge::{After, Hedge};
 pub use super::settings::{Health, Limits, Server};
 
 /// A set of HTTP servers that answer alike.
@@ -33,6 +34,8 @@ pub struct Settings {
     /// Whether an idempotent request goes to another server when the first breaks off before its response begins (RFC
     /// 9110 section 9.2.2). Off by default: a request that reached an origin server is not sent again.
     pub try_next: bool,
+    /// When a second server is asked for a slow answer; `None`: never.
+    pub hedge: Option<Hedge>,
     /// How the next server is chosen.
     pub balance: Algorithm,
     /// How long it takes a server that comes up to get its full share; zero: no time.
@@ -41,6 +44,11 @@ pub struct Settings {
     pub health: Health,
     /// How much is asked of the servers.
     pub limits: Limits,
+    /// Idle connections kept to each address of a server; `None`: as many as the process keeps in all.
+    pub max_idle: Option<u32>,
+    /// A cookie that the servers set for their sessions: requests with one go to the server that set it, while that is up
+    /// and below its limit.
+    pub sticky_cookie: Option<String>,
 }
 
 impl Settings {
@@ -57,10 +65,13 @@ impl Settings {
             max_fails: 3,
             eject_for: Duration::from_secs(10),
             try_next: false,
+            hedge: None,
             balance: Algorithm::default(),
             slow_start: Duration::ZERO,
             health: Health::default(),
             limits: Limits::default(),
+            max_idle: None,
+            sticky_cookie: None,
         }
     }
 }

@@ -10,6 +10,9 @@ use super::endpoint::Endpoint;
 use super::health::{Admission, Change};
 use super::pool::{Member, Pool, Server};
 
+/// As good as closing a connection after its request.
+pub const NOT_AT_ALL: Duration = Duration::from_millis(1);
+
 /// One request under way at one address. Dropping it makes room for another.
 pub struct Lease {
     pool: Arc<Pool>,
@@ -17,6 +20,8 @@ pub struct Lease {
     server: usize,
     /// It is asked although it is out.
     trial: bool,
+    /// How many were under way there with it when it began.
+    place: usize,
     /// It is the one request that finds out whether the address is back.
     probe: bool,
 }
@@ -26,9 +31,7 @@ impl Lease {
     pub(super) fn take(pool: &Arc<Pool>, member: &Member, now: SystemTime) -> Option<Self> {
         let Member { server: index, endpoint } = member;
         let server = pool.servers.get(*index)?;
-        if !endpoint.enter(server.most) {
-            return None;
-        }
+        let place = endpoint.enter(server.most)?;
         server.handles.in_flight.inc();
         let mut state = endpoint.state.lock();
         let admission = state.health.admit(now);
@@ -38,7 +41,7 @@ impl Lease {
         }
         let trial = admission != Admission::Healthy;
         drop(state);
-        Some(Self { pool: Arc::clone(pool), endpoint: Arc::clone(endpoint), server: *index, trial, probe })
+        Some(Self { pool: Arc::clone(pool), endpoint: Arc::clone(endpoint), server: *index, trial, place, probe })
     }
 
     /// The server and its address.
@@ -79,13 +82,29 @@ impl Lease {
         self.tell(change);
     }
 
+    /// Another server answered before this one, which had so long. Its average hears of that, its health does not.
+    pub fn outpaced(&self, had: Duration) {
+        self.endpoint.state.lock().latency.observe(had, self.pool.clock.now());
+    }
+
+    /// Whether its server is asked although it is out.
+    pub(super) fn is_trial(&self) -> bool {
+        self.trial
+    }
+
     /// For pingora, with all connection options.
     pub(super) fn peer(&self) -> HttpPeer {
         // A lease is only taken on a server of its pool.
-        self.own().map_or_else(
+        let mut peer = self.own().map_or_else(
             || HttpPeer::new(self.endpoint.address, false, String::new()),
             |server| server.peer.peer(self.endpoint.address),
-        )
+        );
+        // A connection is kept if it was one of the first so many at work. So no more than that are ever idle: with one at
+        // work less than that, the next takes an idle one, if there is one.
+        if self.pool.rules.max_idle.is_some_and(|most| self.place > most as usize) {
+            peer.options.idle_timeout = Some(NOT_AT_ALL);
+        }
+        peer
     }
 
     fn own(&self) -> Option<&Server> {

@@ -43,6 +43,8 @@ pub struct ServerStatus {
     pub latency: Option<Duration>,
     /// Ejections in a row.
     pub ejections: u32,
+    /// What was wrong when it was checked last; `None` where that passed, or it is not checked.
+    pub check_error: Option<Arc<str>>,
 }
 
 /// Whether a server is asked.
@@ -115,5 +117,6 @@ fn server(pool: &Pool, Member { server, endpoint }: &Member) -> Option<ServerSta
         max_connections: server.most,
         latency: state.latency.seconds(now).map(Duration::from_secs_f64),
         ejections: state.health.ejections(),
+        check_error: state.check_error.clone(),
     })
 }

@@ -48,7 +48,7 @@ fn fixture_of(settings: http::Settings) -> Fixture {
 
 impl Fixture {
     async fn pick(&self, tried: &[ServerId]) -> Result<Picked, PickError> {
-        self.origin.pick(&Ask { tried: tried.to_vec(), key: None }).await
+        self.origin.pick(&Ask { tried: tried.to_vec(), ..Ask::default() }).await
     }
 
     /// The same origin with other settings.
@@ -346,7 +346,7 @@ async fn a_server_that_does_not_resolve_is_passed_over() {
 async fn errors_and_latency_are_counted_under_the_origins_name() {
     let fixture = fixture(&["a"]);
     fixture.origin.count_error("connection_refused");
-    fixture.origin.observe_head(0.02);
+    fixture.origin.observe_head(Duration::from_millis(20));
     let text = String::from_utf8(fixture.metrics.render()).unwrap();
     assert!(text.contains(r#"selvedge_origin_errors_total{kind="connection_refused",origin="o"} 1"#), "{text}");
     assert!(text.contains(r#"selvedge_origin_seconds_count{origin="o"} 1"#), "{text}");
@@ -395,4 +395,33 @@ async fn checks_end_when_the_origin_is_retired_and_hold_nothing() {
     while Arc::strong_count(&fixture.origin.pool) > 1 {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_repeated_does_not_find_out_whether_a_server_is_back() {
+    let fixture = fixture(&["a", "b"]);
+    fixture.fail(1).await;
+    fixture.clock.advance(EJECT_FOR, true);
+    let unrepeatable = Ask { unrepeatable: true, ..Ask::default() };
+    for _ in 0..4 {
+        assert_eq!(last(&fixture.origin.pick(&unrepeatable).await.unwrap()), 2);
+    }
+    // Where there is nobody else, it is asked all the same.
+    let held = fixture.hold(2).await;
+    held.lease.failed();
+    fixture.clock.advance(EJECT_FOR, true);
+    fixture.origin.pick(&unrepeatable).await.unwrap();
+    let probes: Vec<u8> =
+        [fixture.pick(&[]).await.unwrap(), fixture.pick(&[]).await.unwrap()].iter().map(last).collect();
+    assert!(probes.contains(&1) && probes.contains(&2), "{probes:?}");
+}
+
+#[tokio::test]
+async fn no_more_connections_are_kept_than_are_wanted() {
+    let fixture = fixture_of(http::Settings { max_idle: Some(2), ..http_settings(&["a"]) });
+    let picked = [fixture.pick(&[]).await, fixture.pick(&[]).await, fixture.pick(&[]).await].map(Result::unwrap);
+    let kept = |picked: &Picked| picked.peer.options.idle_timeout != Some(NOT_AT_ALL);
+    assert_eq!(picked.each_ref().map(kept), [true, true, false]);
+    drop(picked);
+    assert!(kept(&fixture.pick(&[]).await.unwrap()));
 }

@@ -6,7 +6,10 @@
 
 mod date;
 mod format;
+mod template;
 mod writer;
+
+pub use template::{Escape, Template};
 
 use crate::metrics::Metrics;
 use parking_lot::Mutex;
@@ -30,6 +33,8 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// How an event is written.
     pub format: Format,
+    /// In place of the format's own lines, unless that is [`Format::Off`].
+    pub template: Option<Arc<Template>>,
     /// Where to.
     pub output: Output,
 }
@@ -154,10 +159,11 @@ impl AccessLog {
     /// # Errors
     /// The file cannot be opened, or no thread started.
     pub fn start(settings: &Settings, metrics: &Metrics) -> Result<Self, OpenError> {
-        let encode = match settings.format {
-            Format::Off => return Ok(Self { running: None }),
-            Format::Json => format::json,
-            Format::Combined => format::combined,
+        let encode: format::Encode = match (settings.format, settings.template.clone()) {
+            (Format::Off, _) => return Ok(Self { running: None }),
+            (_, Some(template)) => Box::new(move |event, out| template.write(event, out)),
+            (Format::Json, None) => Box::new(format::json),
+            (Format::Combined, None) => Box::new(format::combined),
         };
         let sink = writer::open(&settings.output)?;
         Self::spawn(encode, sink, metrics.access_log_dropped.clone())

@@ -5,6 +5,7 @@ use super::failure::Failure;
 use super::guard::Refusal;
 use crate::route::traffic::Respond;
 use crate::tls::client::ClientRefusal;
+use bytes::Bytes;
 use http::StatusCode;
 use std::sync::Arc;
 
@@ -13,8 +14,10 @@ use std::sync::Arc;
 pub enum Answer {
     /// The request is refused.
     Refused(Refusal),
-    /// No site has this host: as a rule 503, as nginx-proxy answers.
-    UnknownHost(StatusCode),
+    /// No site has this host: as a rule 503, as nginx-proxy answers. With the operator's HTML page, if there is one.
+    UnknownHost(StatusCode, Option<Arc<str>>),
+    /// What an ACME authority asks for, or nothing of that name.
+    Challenge(Option<Bytes>),
     /// Nothing: the connection is closed.
     Dropped,
     /// The site has no route for this path.
@@ -56,7 +59,9 @@ impl Answer {
     pub fn status(&self) -> Option<StatusCode> {
         Some(match self {
             Self::Refused(refusal) => refusal.status(),
-            Self::UnknownHost(status) | Self::NoRoute(status) => *status,
+            Self::UnknownHost(status, _) | Self::NoRoute(status) => *status,
+            Self::Challenge(Some(_)) => StatusCode::OK,
+            Self::Challenge(None) => StatusCode::NOT_FOUND,
             Self::Dropped => return None,
             Self::PlainHttpOff => StatusCode::SERVICE_UNAVAILABLE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
@@ -79,7 +84,9 @@ impl Answer {
     pub fn reason(&self) -> String {
         match self {
             Self::Refused(refusal) => refusal.as_str().to_owned(),
-            Self::UnknownHost(_) => "no site is configured for this host".to_owned(),
+            Self::Challenge(Some(_)) => "an ACME challenge".to_owned(),
+            Self::Challenge(None) => "there is no such ACME challenge".to_owned(),
+            Self::UnknownHost(..) => "no site is configured for this host".to_owned(),
             Self::Dropped => "closed without an answer".to_owned(),
             Self::PlainHttpOff => "this site is not served over plain HTTP".to_owned(),
             Self::Misdirected => "this connection was begun for another site".to_owned(),

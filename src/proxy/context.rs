@@ -16,7 +16,7 @@ use crate::cache::policy::{Demand, Family};
 use crate::field::CacheOutcome;
 use crate::field::cache_status::Forward;
 use crate::origin::s3::Attempt;
-use crate::origin::{Ask, Lease, ServerId};
+use crate::origin::{Ask, Lease, Race, ServerId};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use pingora::cache::{CacheKey, CacheMeta};
@@ -89,6 +89,8 @@ pub struct RequestContext {
     pub server: Option<Server>,
     /// Its place on that server.
     pub lease: Option<Lease>,
+    /// The hedge of the attempt under way.
+    pub race: Option<Arc<Race>>,
     /// What decides which server is next.
     pub ask: Ask,
     /// When the request was on its way to the origin.
@@ -172,6 +174,7 @@ impl RequestContext {
             attempt: Attempt::Requested,
             server: None,
             lease: None,
+            race: None,
             ask: Ask::default(),
             asked: None,
             origin_time: None,

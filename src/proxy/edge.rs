@@ -4,10 +4,12 @@ use super::access_log::AccessLog;
 use super::answer::Answer;
 use super::context::{Posted, RequestContext};
 use super::guard;
+use super::headers;
 use super::hot;
 use super::plane::{Plane, RouteRule};
 use super::purge;
 use super::report::RequestIds;
+use super::slices;
 use super::target::{Scheme, Target};
 use super::traffic::Live;
 use super::wire::Front;
@@ -72,10 +74,10 @@ impl Edge {
         })
     }
 
-    /// Routes every request that starts from now on by `plane`; those under way keep the routes they have.
-    pub fn swap_plane(&self, plane: Plane) {
+    /// Routes every request that starts from now on by `plane`; those under way keep the routes they have. The plane before.
+    pub fn swap_plane(&self, plane: Plane) -> Arc<Plane> {
         plane.announce();
-        self.plane.store(Arc::new(plane));
+        self.plane.swap(Arc::new(plane))
     }
 
     /// The traffic rules in force that forward.
@@ -190,8 +192,23 @@ pub(super) fn target_of_url(url: &str) -> Result<Target, String> {
     guard::target(&request, scheme).map_err(|refusal| refusal.as_str().to_owned())
 }
 
+/// Makes the request what the route's key is made of, and refuses what the route does not allow: the answer then.
+///
+/// # Errors
+/// A value that no field can hold.
+pub(super) fn dress(session: &mut Session, ctx: &RequestContext, rule: &RouteRule) -> pingora::Result<Option<Answer>> {
+    headers::strip(session.req_header_mut(), &rule.rules);
+    if let Some(compression) = &rule.compression {
+        compression.negotiate(session.req_header_mut())?;
+    }
+    if ctx.ranges.order.is_some() {
+        slices::undress(session.req_header_mut());
+    }
+    Ok(admit(session, rule).err())
+}
+
 /// Refuses what the route does not allow, before anything is looked up.
-pub(super) fn admit(session: &Session, rule: &RouteRule) -> Result<(), Answer> {
+fn admit(session: &Session, rule: &RouteRule) -> Result<(), Answer> {
     let request = session.req_header();
     if let Kind::S3(bucket) = rule.origin.kind()
         && !bucket.allows(&request.method)

@@ -10,7 +10,7 @@
 mod facts;
 mod text;
 
-pub use facts::{Answered, Attempt, Facts, Found, Key, Request, Route, Scopes, Stale, Stored, Vary};
+pub use facts::{Answered, Attempt, Facts, Found, Key, Request, Route, Ruled, Scopes, Stale, Stored, Vary};
 
 use super::compress::Coding;
 use super::context::RequestContext;
@@ -20,6 +20,8 @@ use crate::cache::policy::{self, Demand, HitVerdict, StaleCause};
 use crate::cache::{MAX_TAG, MAX_TAGS, key, prefixes, softly_purged, tags, tier_of};
 use crate::field::CacheOutcome;
 use crate::field::cache_status::CacheStatus;
+use crate::route::PathPattern;
+use crate::route::traffic::{Action, Rule};
 use crate::types::Secret;
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -28,6 +30,7 @@ use pingora::cache::{CacheKey, CacheMeta, HitHandler};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 /// The request field that carries the token.
@@ -35,6 +38,8 @@ pub const DEBUG_FIELD: HeaderName = HeaderName::from_static("selvedge-debug");
 /// The response field that carries the [`Facts`] as JSON.
 pub const WHY_FIELD: HeaderName = HeaderName::from_static("selvedge-why");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Others that a route is chosen over are told up to so many of each kind.
+const MOST_OTHERS: usize = 4;
 /// Characters of a URL or path that are told.
 const LONGEST: usize = 1024;
 
@@ -77,13 +82,76 @@ pub(super) fn routed(ctx: &mut RequestContext, plane: &Plane) {
     let (Some(explanation), Some(target)) = (&mut ctx.explanation, &ctx.target) else { return };
     let url = format!("{}://{}{}", target.scheme.as_str(), target.authority(), target.path_and_query);
     explanation.facts.url = Some(cut(&url));
-    explanation.facts.route = plane.host_pattern(target.host.as_str()).map(|host| Route {
-        host: host.to_owned(),
+    let host = target.host.as_str();
+    let Some(site) = plane.site(host) else { return };
+    let patterns = plane.patterns_of(host);
+    let routes: Vec<_> = plane.all_in(site, target.path()).collect();
+    let own = patterns.first().map_or("-", |(pattern, _)| *pattern);
+    let mut because = vec![host_reason(own)];
+    because.extend(routes.first().map(|first| path_reason(&first.path)));
+    let over_hosts =
+        patterns.iter().skip(1).take(MOST_OTHERS).map(|(other, site)| format!("host {other} of site {site}"));
+    let over_paths = routes.iter().skip(1).take(MOST_OTHERS);
+    let over_paths = over_paths.map(|other| format!("path {} to origin {}", other.path, other.origin.name()));
+    let rule = explanation.facts.route.take().and_then(|route| route.rule);
+    explanation.facts.route = Some(Route {
+        host: own.to_owned(),
         site: ctx.rule.as_ref().map(|rule| rule.site.name().to_string()),
-        source: ctx.rule.as_ref().and_then(|rule| rule.site.source()).map(ToString::to_string),
+        source: ctx.rule.as_ref().map(|rule| cut(&rule.source)),
+        because: because.into_iter().map(Into::into).collect(),
+        over: over_hosts.chain(over_paths).map(|text| cut(&text)).collect(),
         path: ctx.rule.as_ref().map(|rule| rule.path.to_string()),
         origin: ctx.rule.as_ref().map(|rule| rule.origin.name().to_string()),
+        rule,
     });
+    grouped(ctx);
+}
+
+/// Why a host pattern goes before those after it.
+fn host_reason(pattern: &str) -> &'static str {
+    match pattern {
+        "-" => "default-host",
+        "*" => "any-host",
+        regex if regex.starts_with('~') => "first-host-regex",
+        leading if leading.starts_with("*.") => "longest-leading-wildcard",
+        trailing if trailing.ends_with(".*") => "longest-trailing-wildcard",
+        _ => "exact-host",
+    }
+}
+
+fn path_reason(path: &PathPattern) -> &'static str {
+    match path {
+        PathPattern::Regex(_) => "first-path-regex",
+        PathPattern::Prefix(_) => "longest-prefix",
+    }
+}
+
+/// A traffic rule decides.
+pub(super) fn ruled(ctx: &mut RequestContext, rule: &Rule, action: &Action) {
+    let Some(route) = ctx.explanation.as_mut().and_then(|e| e.facts.route.as_mut()) else { return };
+    route.rule = Some(Ruled {
+        name: rule.name.to_string(),
+        action: action.as_str().into(),
+        group: None,
+        source: cut(&rule.source),
+    });
+}
+
+/// Names the group that the request was given to.
+fn grouped(ctx: &mut RequestContext) {
+    let (Some(explanation), Some(assigned)) = (&mut ctx.explanation, &ctx.assigned) else { return };
+    if let Some(rule) = explanation.facts.route.as_mut().and_then(|route| route.rule.as_mut()) {
+        rule.group = Some(assigned.group().1.to_owned());
+    }
+}
+
+/// The group could not be reached: another one of the rule's is asked.
+pub(super) fn regrouped(ctx: &mut RequestContext) {
+    grouped(ctx);
+    let (Some(explanation), Some(rule)) = (&mut ctx.explanation, &ctx.rule) else { return };
+    if let Some(route) = &mut explanation.facts.route {
+        route.origin = Some(rule.origin.name().to_string());
+    }
 }
 
 /// The cache is not asked.
@@ -214,6 +282,23 @@ pub(super) fn asked_for_sibling(ctx: &mut RequestContext, coding: Coding) {
 pub(super) fn attempt_failed(ctx: &mut RequestContext, failure: Failure) {
     let Some(attempt) = ctx.explanation.as_mut().and_then(|e| e.facts.attempts.last_mut()) else { return };
     attempt.error = Some(failure.as_str().into());
+}
+
+/// A second server was asked beside the last one; whether it answered first.
+pub(super) fn hedged(ctx: &mut RequestContext, second: SocketAddr, won: bool) {
+    let Some(attempts) = ctx.explanation.as_mut().map(|e| &mut e.facts.attempts) else { return };
+    let hedge = Attempt { server: second.to_string(), hedge: true, outpaced: !won, ..Attempt::default() };
+    // What is told of the answer goes to the last.
+    match attempts.last_mut() {
+        Some(first) if won => {
+            first.outpaced = true;
+            attempts.push(hedge);
+        }
+        _ => {
+            let place = attempts.len().saturating_sub(1);
+            attempts.insert(place, hedge);
+        }
+    }
 }
 
 /// The server asked last answered with this status.

@@ -5,6 +5,7 @@ use super::plane::RouteRule;
 use super::target::Scheme;
 use crate::cache::rules::{Authorization, CacheRules, Cookies, Device};
 use crate::field::connection;
+use crate::types::variables;
 use http::header::{
     AUTHORIZATION, CONNECTION, COOKIE, HOST, ORIGIN, REFERRER_POLICY, SET_COOKIE, STRICT_TRANSPORT_SECURITY, UPGRADE,
     USER_AGENT, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -84,28 +85,27 @@ impl std::str::FromStr for Template {
         }
         let mut pieces = Vec::new();
         let mut plain = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('$') {
-            plain.push_str(before);
-            if let Some(after) = after.strip_prefix('$') {
-                plain.push('$');
-                rest = after;
-                continue;
-            }
-            let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(after.len());
-            let variable = match &after[..end] {
-                "host" => Piece::Host,
-                "client_ip" => Piece::ClientIp,
-                "request_id" => Piece::RequestId,
-                other => return Err(TemplateError::UnknownVariable(other.to_owned())),
+        for piece in variables::pieces(text) {
+            let variable = match piece {
+                variables::Piece::Text(text) => {
+                    plain.push_str(text);
+                    continue;
+                }
+                variables::Piece::Dollar => {
+                    plain.push('$');
+                    continue;
+                }
+                variables::Piece::Variable("host") => Piece::Host,
+                variables::Piece::Variable("client_ip") => Piece::ClientIp,
+                variables::Piece::Variable("request_id") => Piece::RequestId,
+                variables::Piece::Variable(other) => return Err(TemplateError::UnknownVariable(other.to_owned())),
+                variables::Piece::Braced(name) => return Err(TemplateError::UnknownVariable(format!("{{{name}}}"))),
             };
             if !plain.is_empty() {
                 pieces.push(Piece::Text(std::mem::take(&mut plain)));
             }
             pieces.push(variable);
-            rest = &after[end..];
         }
-        plain.push_str(rest);
         if !plain.is_empty() {
             pieces.push(Piece::Text(plain));
         }

@@ -151,7 +151,11 @@ fn head_of(edge: &Edge, request: &RequestHeader, ctx: &RequestContext, shadow: &
 
 async fn exchange(origin: &Origin, connector: &Connector, head: Box<RequestHeader>, content: Bytes) -> Result<()> {
     use pingora::{Error, ErrorType, OrErr};
-    let picked = origin.pick(&Ask::default()).await.or_err(ErrorType::ConnectError, "choosing a server")?;
+    let unrepeatable = !(content.is_empty() && head.method.is_idempotent());
+    let picked = origin
+        .pick(&Ask { unrepeatable, ..Ask::default() })
+        .await
+        .or_err(ErrorType::ConnectError, "choosing a server")?;
     let asked = Instant::now();
     let (mut session, _) = connector.get_http_session(&picked.peer).await.inspect_err(|_| picked.lease.failed())?;
     session.set_read_timeout(picked.peer.options.read_timeout);

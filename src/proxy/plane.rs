@@ -15,7 +15,7 @@ use crate::route::traffic::Rewrite;
 use crate::route::{Match, PathPattern, RouteTable};
 use crate::tls::client::Authorities;
 use crate::types::Secret;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -65,8 +65,10 @@ impl SitePolicy {
     }
 
     /// Whether a client may do without a certificate.
-    pub fn may_do_without(&self) -> bool {
-        self.settings.client_certificates.as_ref().is_none_or(|wanted| wanted.optional)
+    pub fn may_do_without(&self, scheme: Scheme) -> bool {
+        let over_http = scheme == Scheme::Http;
+        let wanted = self.settings.client_certificates.as_ref();
+        wanted.is_none_or(|wanted| wanted.optional || wanted.plain_http && over_http)
     }
 }
 
@@ -74,6 +76,8 @@ impl SitePolicy {
 pub struct RouteRule {
     /// The site it belongs to.
     pub site: Arc<SiteHandles>,
+    /// Where the route stands: file and line, or the containers that ask for it.
+    pub source: Arc<str>,
     /// The paths that lead here.
     pub path: PathPattern,
     /// Where its responses come from.
@@ -113,13 +117,23 @@ impl RouteRule {
     /// messages are: what answers from the store alone leaves such routes to the phases.
     pub fn needs_phases(&self, scheme: Scheme) -> bool {
         // Destructured, so that a new setting has to be placed on one side or the other.
-        let SiteSettings { https, hsts, canonical, no_route: _, client_certificates, tls, ports, rules } =
-            &*self.site_settings;
+        let SiteSettings {
+            https,
+            // See `hsts`.
+            hsts: _,
+            canonical,
+            no_route: _,
+            client_certificates,
+            tls,
+            ports,
+            // No challenge is ever stored.
+            challenges: _,
+            rules,
+        } = &*self.site_settings;
         let RouteSettings { networks: _, auth: _, rate_limit: _, replace_prefix: _, timeouts: _ } = &self.settings;
         let by_scheme = match https.method {
             HttpsMethod::NoRedirect => false,
-            // HSTS is told only where there is a certificate at that moment.
-            HttpsMethod::Redirect | HttpsMethod::NoHttp => scheme == Scheme::Http || hsts.is_some(),
+            HttpsMethod::Redirect | HttpsMethod::NoHttp => scheme == Scheme::Http,
             HttpsMethod::NoHttps => true,
         };
         by_scheme
@@ -129,6 +143,13 @@ impl RouteRule {
             || *ports != Ports::default()
             || !rules.is_empty()
             || !self.access.is_open()
+    }
+
+    /// `Strict-Transport-Security` of the site's answers by this scheme, as long as the host has a certificate.
+    pub fn hsts(&self, scheme: Scheme) -> Option<&HeaderValue> {
+        let SiteSettings { https, hsts, .. } = &*self.site_settings;
+        let redirects = matches!(https.method, HttpsMethod::Redirect | HttpsMethod::NoHttp);
+        hsts.as_ref().filter(|_| redirects && scheme == Scheme::Https)
     }
 
     /// Whether all of the query is part of the key.
@@ -151,7 +172,6 @@ impl RouteRule {
 /// A site's name and its metric handles.
 pub struct SiteHandles {
     name: Arc<str>,
-    source: Option<Arc<str>>,
     response_bytes: IntCounter,
     request_bytes: IntCounter,
     seconds: Histogram,
@@ -273,6 +293,17 @@ impl Plane {
         self.table.host_pattern(host)
     }
 
+    /// Every host pattern that takes a normalised host, with the name of its site; the first is in force.
+    pub fn patterns_of(&self, host: &str) -> Vec<(&str, &str)> {
+        let site = |site: usize| self.table.routes().nth(site)?.next().map(|rule| &**rule.site.name());
+        self.table.patterns_of(host).into_iter().map(|(pattern, at)| (pattern, site(at).unwrap_or("-"))).collect()
+    }
+
+    /// Every route of a site that takes a path; the first is in force.
+    pub fn all_in(&self, site: usize, path: &str) -> impl Iterator<Item = &Arc<RouteRule>> {
+        self.table.all_in(site, path)
+    }
+
     /// The rule for a normalised host and a path.
     pub fn find(&self, host: &str, path: &str) -> Match<'_, Arc<RouteRule>> {
         match self.site(host) {
@@ -296,19 +327,8 @@ impl SiteHandles {
             seconds: metrics.request_seconds.with_label_values(&[&*name]),
             requests: metrics.requests.clone(),
             gets: Default::default(),
-            source: None,
             name,
         }
-    }
-
-    /// The same, of a site that did not come from the configuration file.
-    pub fn with_source(self, source: Option<Arc<str>>) -> Self {
-        Self { source, ..self }
-    }
-
-    /// Which containers asked for the site.
-    pub fn source(&self) -> Option<&Arc<str>> {
-        self.source.as_ref()
     }
 
     /// The site's name.

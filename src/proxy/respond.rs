@@ -46,6 +46,10 @@ pub async fn write(session: &mut Session, ctx: &RequestContext, answer: &Answer)
     let (body, kind) = match answer {
         Answer::Purge(_, json) => (Bytes::from(format!("{json}\n")), HeaderValue::from_static("application/json")),
         Answer::Fixed(respond) => (respond.body.clone(), respond.content_type.clone()),
+        Answer::Challenge(Some(content)) => (content.clone(), HeaderValue::from_static("text/plain")),
+        Answer::UnknownHost(status, Some(page)) if status.is_server_error() => {
+            (Bytes::copy_from_slice(page.as_bytes()), HeaderValue::from_static("text/html; charset=utf-8"))
+        }
         _ => (page(status, &answer.reason(), ctx.request_id), HeaderValue::from_static("text/plain; charset=utf-8")),
     };
     let mut head = ResponseHeader::build(status, Some(8))?;

@@ -2,6 +2,7 @@
 
 use super::answer::Answer;
 use super::context::RequestContext;
+use super::explain;
 use super::mirror::Shadow;
 use super::plane::RouteRule;
 use crate::metrics::Metrics;
@@ -171,13 +172,13 @@ impl SiteTraffic {
     /// Applies the rules to a request: the route that it goes on by, another origin in it where a rule forwards.
     ///
     /// # Errors
-    /// The answer that a rule gives instead.
+    /// The answer that a rule gives instead, and whether it is for those as well whom the route keeps out.
     pub(super) fn direct(
         &self,
         session: &mut Session,
         ctx: &mut RequestContext,
         route: Option<Arc<RouteRule>>,
-    ) -> Result<Option<Arc<RouteRule>>, Answer> {
+    ) -> Result<Option<Arc<RouteRule>>, Directed> {
         let mark = take_mark(session);
         let Some(target) = ctx.target.clone() else { return Ok(route) };
         let (path, query) = target.path_and_query.split_once('?').unwrap_or((&target.path_and_query, ""));
@@ -204,16 +205,25 @@ impl SiteTraffic {
             let shadows = decision.mirrors.iter().filter_map(|(place, _)| self.plans.get(*place)?.shadow.clone());
             ctx.shadows.extend(shadows);
         }
+        if let Some((place, action)) = decision.action
+            && let Some(rule) = self.settings.rules.get(place)
+        {
+            explain::ruled(ctx, rule, action);
+        }
+        let directed = |place: usize, answer| {
+            let before_access = self.settings.rules.get(place).is_some_and(|rule| rule.before_access);
+            Err(Directed { answer, before_access })
+        };
         let parts = || Parts { scheme: target.scheme.as_str(), host: subject.host, port: target.port, path, query };
         match decision.action {
             None => Ok(route),
             // What a part of a response is fetched by has passed here before.
             Some((_, Action::Redirect(_) | Action::Respond(_) | Action::Drop)) if session.is_subrequest() => Ok(route),
-            Some((_, Action::Redirect(redirect))) => {
-                Err(Answer::Redirect(redirect.status, redirect.location.fill(&parts())))
+            Some((place, Action::Redirect(redirect))) => {
+                directed(place, Answer::Redirect(redirect.status, redirect.location.fill(&parts())))
             }
-            Some((_, Action::Respond(respond))) => Err(Answer::Fixed(Box::new(respond.clone()))),
-            Some((_, Action::Drop)) => Err(Answer::Dropped),
+            Some((place, Action::Respond(respond))) => directed(place, Answer::Fixed(Box::new(respond.clone()))),
+            Some((place, Action::Drop)) => directed(place, Answer::Dropped),
             Some((place, Action::Forward(forward))) => Ok(self.forward(session, ctx, route, place, forward, mark)),
         }
     }
@@ -238,9 +248,7 @@ impl SiteTraffic {
         let group = mark.or(stuck).or_else(|| live.choose()).filter(|group| *group < variants.len());
         let Some(variant) = group.and_then(|group| variants.get(group)) else { return Some(route) };
         let group = group.unwrap_or_default();
-        if let Ok(value) = HeaderValue::try_from(group.to_string()) {
-            let _ = session.req_header_mut().insert_header(GROUP_MARK, value);
-        }
+        set_mark(session, group);
         ctx.assigned = Some(Box::new(Assigned {
             live: Arc::clone(live),
             variants: variants.clone(),
@@ -252,7 +260,20 @@ impl SiteTraffic {
     }
 }
 
+/// A rule answers by itself.
+pub(super) struct Directed {
+    /// With this.
+    pub answer: Answer,
+    /// Before it is seen whether the route lets the client in.
+    pub before_access: bool,
+}
+
 impl Assigned {
+    /// Its place among the rule's groups.
+    pub fn place(&self) -> usize {
+        self.group
+    }
+
     /// The rule for another group that still gets requests, or gets none but is the last hope; the present one is given up.
     pub fn give_up(&mut self) -> Option<Arc<RouteRule>> {
         let given_up = self.given_up.iter().chain([&self.group]).copied().collect::<Vec<_>>();
@@ -294,6 +315,13 @@ impl Assigned {
     }
 }
 
+/// Has the subrequests of a request go to its group.
+pub(super) fn set_mark(session: &mut Session, group: usize) {
+    if let Ok(value) = HeaderValue::try_from(group.to_string()) {
+        let _ = session.req_header_mut().insert_header(GROUP_MARK, value);
+    }
+}
+
 /// The group that a subrequest is marked with. A client's mark goes, and says nothing.
 fn take_mark(session: &mut Session) -> Option<usize> {
     let mark = session.req_header_mut().remove_header(&GROUP_MARK)?;
@@ -305,23 +333,19 @@ fn take_mark(session: &mut Session) -> Option<usize> {
 
 /// Takes a cookie off the request: it is this node's, and neither the origin nor the cache's rules are to see it.
 fn take_cookie(session: &mut Session, name: &str) -> Option<String> {
-    let lines: Vec<String> = session
-        .req_header()
-        .headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|line| Some(line.to_str().ok()?.to_owned()))
-        .collect();
-    let own = |pair: &&str| pair.trim().split_once('=').is_some_and(|(n, _)| n == name);
-    let value = lines.iter().flat_map(|line| line.split(';')).find(own)?;
-    let value = value.trim().split_once('=').map(|(_, value)| value.to_owned());
-    let rest: Vec<&str> =
-        lines.iter().flat_map(|line| line.split(';')).filter(|pair| !own(pair)).map(str::trim).collect();
+    // Bytes, since other cookies may hold any.
+    let lines: Vec<HeaderValue> = session.req_header().headers.get_all(COOKIE).iter().cloned().collect();
+    let pairs = || lines.iter().flat_map(|line| line.as_bytes().split(|b| *b == b';')).map(<[u8]>::trim_ascii);
+    let own = |pair: &&[u8]| pair.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
+    let value = pairs().find(own)?.get(name.len() + 1..).map(|value| String::from_utf8_lossy(value).into_owned());
+    let rest: Vec<&[u8]> = pairs().filter(|pair| !own(pair)).collect();
     let head = session.req_header_mut();
     head.remove_header(&COOKIE);
-    if !rest.is_empty() {
+    if !rest.is_empty()
+        && let Ok(rest) = HeaderValue::from_bytes(&rest.join(&b"; "[..]))
+    {
         // It was a field's value before, and has become shorter.
-        let _ = head.insert_header(COOKIE, rest.join("; "));
+        let _ = head.insert_header(COOKIE, rest);
     }
     value
 }

@@ -51,6 +51,15 @@ impl<T> PathTable<T> {
         self.regexes.iter().map(|(_, route)| route).chain(self.prefixes.iter().map(|prefix| &prefix.route))
     }
 
+    /// Every route that takes the path; the first is the one that is found.
+    pub(super) fn all(&self, path: &str) -> impl Iterator<Item = &T> {
+        let regexes = self.regexes.iter().filter(move |(regex, _)| regex.is_match(path)).map(|(_, route)| route);
+        let candidate = self.prefixes.partition_point(|prefix| prefix.text.as_ref() <= path).checked_sub(1);
+        let first = longest(&self.prefixes, candidate, path);
+        let prefixes = std::iter::successors(first, |place| self.prefixes[*place].parent);
+        regexes.chain(prefixes.map(|place| &self.prefixes[place].route))
+    }
+
     pub(super) fn find(&self, path: &str) -> Option<&T> {
         if let Some((_, route)) = self.regexes.iter().find(|(regex, _)| regex.is_match(path)) {
             return Some(route);

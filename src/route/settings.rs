@@ -28,6 +28,8 @@ pub struct SiteSettings {
     pub tls: SiteTls,
     /// Where the site listens, if not wherever the node does.
     pub ports: Ports,
+    /// A folder with ACME challenges (RFC 8555 section 8.3), answered over plain HTTP before anything else is asked.
+    pub challenges: Option<PathBuf>,
     /// Traffic rules, in order; the first whose conditions all hold decides.
     pub rules: Vec<Rule>,
 }
@@ -102,6 +104,8 @@ pub struct ClientCertificates {
     pub revoked: Option<PathBuf>,
     /// Whether a client may do without; one that shows a certificate has to show a good one all the same.
     pub optional: bool,
+    /// Whether requests over plain HTTP, which cannot show one, are let in, as nginx does it.
+    pub plain_http: bool,
     /// The field in which an HTTP origin gets the subject (RFC 4514); the client's own field of that name goes.
     pub subject_field: Option<HeaderName>,
 }
@@ -201,6 +205,10 @@ pub struct UnknownHosts {
     pub answer: UnknownHost,
     /// A host pattern of a site, as written there, which takes them in.
     pub default_host: Option<Arc<str>>,
+    /// An HTML page in place of the plain text of a 5xx answer.
+    pub page: Option<Arc<str>>,
+    /// A folder with the ACME challenges of any host, for plain HTTP.
+    pub challenges: Option<PathBuf>,
 }
 
 /// The answer to a request for a host that no site names.
@@ -307,7 +315,12 @@ impl Default for SiteTls {
 
 impl Default for UnknownHosts {
     fn default() -> Self {
-        Self { answer: UnknownHost::Status(StatusCode::SERVICE_UNAVAILABLE), default_host: None }
+        Self {
+            answer: UnknownHost::Status(StatusCode::SERVICE_UNAVAILABLE),
+            default_host: None,
+            page: None,
+            challenges: None,
+        }
     }
 }
 

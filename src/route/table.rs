@@ -142,6 +142,27 @@ impl<T> RouteTable<T> {
         self.host(host).map(|at| &*self.hosts[at].0)
     }
 
+    /// Every host pattern that takes `host`, with its site; the first is the one that is found.
+    pub fn patterns_of(&self, host: &str) -> Vec<(&str, usize)> {
+        let suffixes = host.match_indices('.').map(|(dot, _)| dot).filter(|dot| *dot > 0).map(|dot| &host[dot..]);
+        let prefixes = host.rmatch_indices('.').map(|(dot, _)| dot).filter(|dot| dot + 1 < host.len());
+        let all = self
+            .exact
+            .get(host)
+            .copied()
+            .into_iter()
+            .chain(suffixes.filter_map(|suffix| self.leading.get(suffix)))
+            .chain(prefixes.map(|dot| &host[..=dot]).filter_map(|prefix| self.trailing.get(prefix)))
+            .chain(self.regexes.iter().filter(|(regex, _)| regex.is_match(host)).map(|(_, at)| *at))
+            .chain(self.any);
+        all.filter_map(|at| self.hosts.get(at)).map(|(pattern, site)| (&**pattern, *site)).collect()
+    }
+
+    /// Every route of a site that takes the path; the first is the one that is found.
+    pub fn all_in(&self, site: usize, path: &str) -> impl Iterator<Item = &T> {
+        self.sites.get(site).into_iter().flat_map(move |table| table.all(path))
+    }
+
     fn host(&self, host: &str) -> Option<usize> {
         // Each label that a wildcard's text can end at is tried, the longest text first. An empty label stands for
         // nothing: `*.b` takes neither `b` nor `.b`.
@@ -256,7 +277,14 @@ mod tests {
             ("", "any"),
         ] {
             assert_eq!(table.find(host, "/x"), Match::Route(&expected), "{host}");
+            assert_eq!(
+                table.patterns_of(host).first().map(|(pattern, _)| *pattern),
+                table.host_pattern(host),
+                "{host}"
+            );
         }
+        let all: Vec<&str> = table.patterns_of("a.eu.example.com").into_iter().map(|(pattern, _)| pattern).collect();
+        assert_eq!(all, ["*.eu.example.com", "*.example.com", "*"]);
         for (host, pattern) in
             [("a.b.example.com", Some("*.example.com")), ("imgx.org", Some("~^img")), ("", Some("*"))]
         {
@@ -291,7 +319,9 @@ mod tests {
             ("/é", 0),
         ] {
             assert_eq!(table.find("h", path), Match::Route(&expected), "{path}");
+            assert_eq!(table.all_in(0, path).next(), Some(&expected), "{path}");
         }
+        assert_eq!(table.all_in(0, "/a/b/c.png").collect::<Vec<_>>(), [&3, &4, &1, &2, &0]);
     }
 
     #[test]

@@ -30,6 +30,11 @@ pub struct Rule {
     pub mirror: Option<Mirror>,
     /// What is done; `None`: the route goes on as it would.
     pub action: Option<Action>,
+    /// Whether an answer of the rule's own goes to those as well whom the route's networks, rate limit or passwords keep
+    /// out, as with nginx, where `return` comes before `allow`, `deny` and `auth_basic`.
+    pub before_access: bool,
+    /// Where it stands: file and line, or the container that asks for it.
+    pub source: Arc<str>,
 }
 
 /// What ends a request's way through the rules.
@@ -143,6 +148,18 @@ pub struct Mirror {
     pub max_body: u64,
 }
 
+impl Action {
+    /// The word for listings and explanations.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Forward(_) => "forward",
+            Self::Redirect(_) => "redirect",
+            Self::Respond(_) => "respond",
+            Self::Drop => "drop",
+        }
+    }
+}
+
 impl Rewrite {
     /// The path (without query) that takes the place of `path`; `None`: it stays. A result that is no path, since it does
     /// not begin with `/`, gets one.
@@ -185,7 +202,7 @@ pub struct Decision<'a> {
 pub fn decide<'a>(rules: &'a [Rule], subject: &Subject<'_>) -> Decision<'a> {
     let mut decision = Decision::default();
     for (place, rule) in rules.iter().enumerate() {
-        let Rule { name: _, when, rewrite, mirror, action } = rule;
+        let Rule { name: _, when, rewrite, mirror, action, before_access: _, source: _ } = rule;
         if !when.hold(subject) {
             continue;
         }

@@ -338,3 +338,118 @@ async fn retries_beyond_the_budget_are_not_made() {
     assert_eq!(good.origin.count(), 3);
     assert_eq!(edge.metric("selvedge_origin_retries_total{origin=\"app\",result=\"refused\"}"), 3.0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_see_what_each_server_is_up_to() {
+    let (good, bad) = (Backend::start("good").await, Backend::start("bad").await);
+    let rest = "eject_for = \"1h\"\nmax_fails = 1\n[origins.app.http.limits]\nmax_connections = 7\n[origins.app.http.health]\n\
+                fail_statuses = [503]\ncheck = \"http\"\ninterval = \"50ms\"\npath = \"/healthz\"\nfall = 1000";
+    let edge = Edge::start(&origin(&[good.origin.address, bad.origin.address], rest));
+    bad.set(Mode::Unavailable);
+    let mut client = Client::new(edge.http, "a.example");
+    wait_until("the bad server is ejected", PATIENCE, || {
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(client.get("/")));
+        edge.log().contains("server ejected")
+    });
+    let held = request(&edge, "/held");
+    good.wait_for_held(1);
+    let shown = || {
+        let mut command = std::process::Command::new(crate::support::edge::BINARY);
+        let out = command.args(["routes", "--admin", &edge.admin.to_string()]).output().unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    wait_until("the last check is told", PATIENCE, || shown().contains("last check: status 503"));
+    let text = shown();
+    let line = |server: SocketAddr| {
+        let own = |line: &&str| line.starts_with("app ") && line.contains(&server.to_string());
+        text.lines().find(own).unwrap_or_else(|| panic!("no {server} in\n{text}")).to_owned()
+    };
+    let (up, out) = (line(good.origin.address), line(bad.origin.address));
+    assert!(up.contains("up") && up.contains("1 of 7") && up.contains("answers in"), "{up}");
+    assert!(out.contains("ejected") && out.contains("0 of 7") && out.contains("ejected 1 times in a row"), "{out}");
+    assert!(text.contains("selvedge.toml:"), "{text}");
+    good.permits.add_permits(1);
+    assert_eq!(held.await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_reload_leaves_no_series_of_what_it_would_have_brought() {
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    crate::support::tools::certificate(&dir.path().join("certs"), "a.example", &["a.example"]);
+    let text = |servers: &[SocketAddr]| {
+        origin(servers, "")
+            .replace("[cache.memory]", "[tls]\ncertificates = \"certs\"\n\n[cache.memory]")
+            .replace("admin = \"127.0.0.1:0\"\n", "https = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n")
+    };
+    let edge = Edge::start_in(dir, &text(&[one.origin.address]), &[]);
+    assert_eq!(texts(&edge, 1).await, ["one"]);
+    let lines = edge.log_lines();
+    let more = format!(
+        "[[sites]]\nname = \"more\"\nhosts = [\"more.example\"]\n[[sites.routes]]\npath = \"/\"\norigin = \"extra\"\n\
+         [origins.extra.http]\nservers = [\"{}\"]\n",
+        two.origin.address
+    );
+    let other = text(&[one.origin.address, two.origin.address]).replace("\"certs\"", "\"missing\"") + &more;
+    std::fs::write(edge.config_file(), other).unwrap();
+    edge.signal("HUP");
+    edge.wait_for_log(lines, "configuration refused");
+    let (status, metrics) = crate::support::tools::http_get(edge.admin, "/metrics").unwrap();
+    assert_eq!(status, 200);
+    for gone in [two.origin.address.to_string().as_str(), "\"extra\"", "site=\"more\""] {
+        let left: Vec<&str> = metrics.lines().filter(|line| line.contains(gone)).collect();
+        assert_eq!(left, [""; 0], "{gone}");
+    }
+    let up = format!("selvedge_origin_server_up{{origin=\"app\",server=\"{}\"}}", one.origin.address);
+    assert_eq!((edge.metric(&up), texts(&edge, 2).await), (1.0, vec!["one".to_owned(); 2]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_stays_with_the_server_that_began_it() {
+    let gone = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let app = async |name: &'static str, gone: &Arc<std::sync::atomic::AtomicBool>| {
+        let gone = Arc::clone(gone);
+        Origin::start(move |mut stream, head| {
+            let gone = gone.load(Ordering::SeqCst);
+            async move {
+                if gone {
+                    return None;
+                }
+                let begins = if head.starts_with("GET /login") {
+                    format!("Set-Cookie: sid={name}-1; Path=/\r\n")
+                } else {
+                    String::new()
+                };
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\n{begins}Cache-Control: no-store\r\nContent-Length: {}\r\n\r\n{name}",
+                    name.len()
+                );
+                stream.write_all(answer.as_bytes()).await.ok()?;
+                Some(stream)
+            }
+        })
+        .await
+    };
+    let stays = Arc::default();
+    let (one, two) = (app("one", &gone).await, app("two", &stays).await);
+    let text = origin(&[one.address, two.address], "sticky_cookie = \"sid\"\nmax_fails = 1");
+    let edge = Edge::start(&text);
+    let mut client = Client::new(edge.http, "a.example");
+    for _ in 0..3 {
+        let began = client.get("/login").await;
+        let cookie = began.field("set-cookie");
+        let pair = cookie.split(';').next().unwrap();
+        assert_eq!(pair, format!("sid={}-1", began.text()), "the server's own cookie, as it is");
+        for _ in 0..5 {
+            assert_eq!(client.get_with("/", &[("cookie", pair)]).await.text(), began.text());
+        }
+    }
+    assert_eq!(texts(&edge, 4).await.iter().filter(|text| *text == "one").count(), 2, "others take turns");
+    reload(&edge, &text.replace("max_fails = 1", "max_fails = 2"));
+    assert_eq!(client.get_with("/", &[("cookie", "sid=one-1")]).await.text(), "one", "known over a reload");
+    // Its idle connections break with the next request, and nobody takes new ones.
+    gone.store(true, Ordering::SeqCst);
+    drop(one);
+    let answer = client.get_with("/", &[("cookie", "sid=one-1")]).await;
+    assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "two"), "the session's server is gone");
+}

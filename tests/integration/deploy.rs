@@ -1,5 +1,7 @@
 //! What `deploy` has for others to run: held against the tools and schemas of those who read it.
 
+mod compose;
+
 use crate::support::edge::BINARY;
 use crate::support::tools;
 use serde_json::Value;

@@ -1,7 +1,10 @@
 //! Containers of a real Docker Engine behind the real binary: they come, go, fail and contradict each other.
 
+mod daemon;
 mod engine;
+mod nested;
 mod socket;
+mod swarm;
 
 use crate::support::edge::{BINARY, config, config_tls};
 use crate::support::tools::{certificate, wait_until};
@@ -311,6 +314,37 @@ async fn files_beside_the_edge_count_as_they_do_for_nginx_proxy() {
     client.get("/c").await;
     assert!(client.get("/c").await.is_hit());
     assert!(!Client::new(edge.http, "plain.test").get("/c").await.is_hit());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn challenges_and_pages_beside_the_edge_are_served_and_a_host_can_tell_how_it_was_resolved() {
+    let engine = Engine::new();
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let challenges = dir.path().join("html/.well-known/acme-challenge");
+    std::fs::create_dir_all(&challenges).unwrap();
+    std::fs::create_dir_all(dir.path().join("html/errors")).unwrap();
+    std::fs::write(dir.path().join("html/errors/50x.html"), "<p>closed</p>").unwrap();
+    certificate(&dir.path().join("certs"), "tls.test", &["tls.test"]);
+    engine.start("tls", &["VIRTUAL_HOST=tls.test", "SELVEDGE_BASIC_AUTH=ann:{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk="], &[]);
+    engine.start("off", &["VIRTUAL_HOST=off.test", "ACME_HTTP_CHALLENGE_LOCATION=false"], &[]);
+    engine.start("debug", &["VIRTUAL_HOST=debug.test", "selvedge.debug-endpoint=true"], &[]);
+    let more = discovering(&engine, "html = \"html\"\n[discovery.docker.variables]\nDEFAULT_ROOT = \"404\"");
+    let edge = Edge::start_in(Arc::clone(&dir), &config_tls(&more), &[]);
+    let path = "/.well-known/acme-challenge/t-1_x";
+    assert_eq!(who(edge.http, "tls.test", path).await, "404", "no such file, and no redirect");
+    std::fs::write(challenges.join("t-1_x"), "t-1_x.print").unwrap();
+    let answer = Client::new(edge.http, "tls.test").get(path).await;
+    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "t-1_x.print"), "as soon as it is there");
+    assert_eq!(who(edge.http, "tls.test", "/x").await, "301");
+    assert_eq!(who(edge.http, "off.test", path).await, "off", "the container is asked");
+    let unknown = Client::new(edge.http, "nobody.test").get(path).await;
+    assert_eq!((unknown.status.as_u16(), unknown.text().as_str()), (503, "<p>closed</p>"));
+    assert_eq!(unknown.field("content-type"), "text/html; charset=utf-8");
+    let text = Client::new(edge.http, "debug.test").get("/nginx-proxy-debug").await.text();
+    let view: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&view["host"], &view["containers"][0]), (&"debug.test".into(), &engine.name("debug").into()));
+    assert_eq!(view["paths"][0]["servers"][0]["container"], *engine.name("debug"));
+    assert_eq!(who(edge.http, "off.test", "/nginx-proxy-debug").await, "off", "not unless it was asked for");
 }
 
 /// A `selvedge` that is ended with the test.

@@ -16,6 +16,7 @@ mod disk;
 mod docker;
 mod durability;
 mod faults;
+mod hedge;
 mod hot;
 mod http_origin;
 mod interim;

@@ -327,3 +327,27 @@ async fn a_site_with_a_port_of_its_own_is_known_there_alone() {
         assert_eq!(Client::new(address, host).get("/x").await.status, status, "{address} {host}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_has_its_own_patience_with_the_origin() {
+    let origin = Origin::start(|mut stream, head| async move {
+        if head.contains(" /hangs") {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: 2\r\n\r\nok").await.ok()?;
+        Some(stream)
+    })
+    .await;
+    let text = format!(
+        "[origins.app.http]\nservers = [\"{}\"]\nread_timeout = \"20s\"\nmax_fails = 0\n[[sites]]\nhosts = [\"a.example\"]\n\
+         [[sites.routes]]\npath = \"/\"\norigin = \"app\"\n[[sites.routes]]\npath = \"/hangs\"\norigin = \"app\"\nread_timeout = \"100ms\"\n\
+         [[sites.routes]]\npath = \"/short\"\norigin = \"app\"\nread_timeout = \"100ms\"\n",
+        origin.address
+    );
+    let edge = Edge::start(&config(&text));
+    let mut client = Client::new(edge.http, "a.example");
+    for (path, status) in [("/hangs", 504), ("/short", 504), ("/else", 200)] {
+        assert_eq!(client.get(path).await.status.as_u16(), status, "{path}");
+    }
+}

@@ -74,7 +74,7 @@ async fn a_site_gets_to_see_good_client_certificates_only() {
     let origin = echo().await;
     let dir = Arc::new(tempfile::tempdir().unwrap());
     authority(dir.path());
-    for name in ["strict.example", "lax.example", "plain.example"] {
+    for name in ["strict.example", "lax.example", "plain.example", "open.example"] {
         certificate(&dir.path().join("certs"), name, &[name]);
     }
     let wants = |optional: bool| {
@@ -83,7 +83,8 @@ async fn a_site_gets_to_see_good_client_certificates_only() {
         )
     };
     let mut text = format!("[origins.app.http]\nservers = [\"{}\"]\n", origin.address);
-    for (host, keys) in [("strict", wants(false)), ("lax", wants(true)), ("plain", String::new())] {
+    let open = wants(false).replace(" }", ", plain_http = true }");
+    for (host, keys) in [("strict", wants(false)), ("lax", wants(true)), ("plain", String::new()), ("open", open)] {
         text.push_str(&format!(
             "[[sites]]\nhosts = [\"{host}.example\"]\n{keys}\n[[sites.routes]]\npath = \"/\"\norigin = \"app\"\n"
         ));
@@ -113,6 +114,42 @@ async fn a_site_gets_to_see_good_client_certificates_only() {
     // Nor does plain HTTP.
     let plain = crate::support::Client::new(edge.http, "strict.example").get("/").await;
     assert_eq!(plain.status, 400);
+    // Unless the site says so, as those of containers do; the field for the subject is the edge's in any case.
+    let open =
+        crate::support::Client::new(edge.http, "open.example").get_with("/", &[("x-client-subject", "CN=root")]).await;
+    assert_eq!(open.status, 200);
+    assert!(!open.text().to_lowercase().contains("x-client-subject"), "{}", open.text());
+    assert_eq!(visit(&edge, dir.path(), "open.example", None, &[]).0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hits_of_sites_with_hsts_take_the_short_way_while_there_is_a_certificate() {
+    let origin = Origin::start(|mut stream, _| async move {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok").await.ok()?;
+        Some(stream)
+    })
+    .await;
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    certificate(&dir.path().join("certs"), "a.example", &["a.example"]);
+    let text = format!(
+        "[origins.app.http]\nservers = [\"{}\"]\n[[sites]]\nhosts = [\"a.example\"]\nhttps = \"redirect\"\nhsts = \"max-age=9\"\n\
+         [[sites.routes]]\npath = \"/\"\norigin = \"app\"\n",
+        origin.address
+    );
+    let edge = Edge::start_in(Arc::clone(&dir), &config_tls(&text), &[]);
+    let port = edge.https.unwrap().port();
+    let url = format!("https://a.example:{port}/x");
+    let ask = || {
+        let resolve = format!("a.example:{port}:127.0.0.1");
+        let args =
+            ["-sk", "--http1.1", "-o", "/dev/null", "-D", "-", "--resolve", &resolve, &url, "-o", "/dev/null", &url];
+        let out = Command::new("curl").args(args).output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap().to_lowercase();
+        text.lines().filter(|line| *line == "strict-transport-security: max-age=9").count()
+    };
+    let answered = || edge.metric("selvedge_hot_path_total{result=\"answered\"}");
+    assert_eq!((ask(), origin.count()), (2, 1));
+    assert_eq!((ask(), answered()), (2, 3.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -318,3 +318,38 @@ async fn weights_are_set_by_name_and_outlive_a_reload_of_other_things() {
     let admin = Client::new(edge.admin, "127.0.0.1").get("/traffic/www/canary").await;
     assert!(admin.text().contains("\"weight\":7") && admin.status == 200, "{}", admin.text());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_a_route_keeps_out_gets_no_answer_of_a_rule_unless_it_says_so() {
+    let old = named("old", 200).await;
+    let rules = r#"
+[[sites.rules]]
+match = { paths = ["=/closed"] }
+respond = { status = 200, body = "secret" }
+[[sites.rules]]
+match = { paths = ["=/moved"] }
+redirect = { to = "/closed" }
+[[sites.rules]]
+match = { paths = ["=/open"] }
+respond = { status = 200, body = "for everyone" }
+before_access = true
+[[sites.rules]]
+match = { paths = ["=/other"] }
+forward = { groups = [{ origin = "old" }] }
+"#;
+    let passwords = "[sites.routes.auth]\nusers = [\"anna:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\"]\n";
+    for (route, refused) in [("access = { deny = [\"127.0.0.0/8\"] }\n", 403), (passwords, 401)] {
+        let edge = Edge::start(&edge_of(&[("old", old.address)], rules, route));
+        let mut client = Client::new(edge.http, "a.example");
+        for path in ["/closed", "/moved", "/other", "/else"] {
+            assert_eq!(client.get(path).await.status.as_u16(), refused, "{path}");
+        }
+        assert_eq!(client.get("/open").await.text(), "for everyone");
+        if refused == 401 {
+            let known = [("authorization", "Basic YW5uYTpwYXNzd29yZA==")];
+            assert_eq!(client.get_with("/closed", &known).await.text(), "secret");
+            assert!(client.get_with("/other", &known).await.text().starts_with("old /other"));
+        }
+    }
+    assert_eq!(old.count(), 1);
+}

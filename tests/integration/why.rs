@@ -118,6 +118,8 @@ fn settled(text: &str) -> String {
     let mut text = text.to_owned();
     for (pattern, replacement) in [
         (r"id [0-9a-f]{32}", "id ID"),
+        // What of the configuration led here has a test of its own.
+        (r"(?m)^(from|because) .*\n", ""),
         (r"127\.0\.0\.1:\d+: ", "SERVER: "),
         (r"after [0-9.]+ ms", "after MS"),
         (r"variant is [0-9a-f]{32}", "variant is HASH"),
@@ -518,4 +520,50 @@ async fn a_site_tells_timings_where_it_wants_to() {
     assert_eq!(client.get("/fresh").await.field("server-timing"), "cache;desc=hit");
     let quiet = Client::new(edge.http, "files.test").get("/only/x").await;
     assert!(!quiet.headers.contains_key("server-timing"), "{:?}", quiet.headers);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_route_is_from_what_it_goes_before_and_which_rule_decided() {
+    let origin = origin(Arc::default()).await;
+    let text = config(&format!(
+        "[debug]\ntoken = \"{TOKEN}\"\n\n[origins.old.http]\nservers = [\"{0}\"]\n[origins.new.http]\nservers = [\"{0}\"]\n\
+         [[sites]]\nname = \"all\"\nhosts = [\"*\"]\n[[sites.routes]]\npath = \"/\"\norigin = \"old\"\n\
+         [[sites]]\nname = \"wild\"\nhosts = [\"*.example.com\"]\n[[sites.routes]]\npath = \"/\"\norigin = \"old\"\n\
+         [[sites]]\nname = \"www\"\nhosts = [\"www.example.com\"]\n\
+         [[sites.rules]]\nname = \"canary\"\nmatch = {{ headers = {{ X-Beta = true }} }}\n\
+         forward = {{ groups = [{{ name = \"v2\", origin = \"new\" }}] }}\n\
+         [[sites.rules]]\nname = \"closed\"\nmatch = {{ paths = [\"=/closed\"] }}\nrespond = {{ status = 503 }}\n\
+         [[sites.routes]]\npath = \"/\"\norigin = \"old\"\n[[sites.routes]]\npath = \"/api\"\norigin = \"old\"\n\
+         [[sites.routes]]\npath = \"/api/v1\"\norigin = \"old\"\n",
+        origin.address
+    ));
+    let line_of = |part: &str| {
+        let place = text.lines().position(|line| line.contains(part)).unwrap();
+        let header = text.lines().take(place).collect::<Vec<_>>();
+        header.iter().rposition(|line| line.starts_with("[[")).unwrap() + 1
+    };
+    let edge = Edge::start(&text);
+    let ask = async |url: &str, more: &[&str]| {
+        let (status, out, err) = run(args(edge.http, url, more), TOKEN).await;
+        assert!(status.success(), "{url}: {err}");
+        out
+    };
+    let out = ask("http://www.example.com/api/v1/x", &["-H", "X-Beta: 1"]).await;
+    let expected = [
+        "route      site www, host www.example.com, path /api/v1, origin new".to_owned(),
+        format!("selvedge.toml:{}", line_of("path = \"/api/v1\"")),
+        "because    an exact host goes before patterns; no regular expression fits the path, and of prefixes the longest \
+         counts; so not host *.example.com of site wild, host * of site all, path /api to origin old, path / to origin old"
+            .to_owned(),
+        "rule       canary: forward, group v2 (".to_owned(),
+        format!("selvedge.toml:{})", line_of("name = \"canary\"") ),
+    ];
+    for part in expected {
+        assert!(out.contains(&part), "{part}\n{out}");
+    }
+    let out = ask("http://www.example.com/closed", &[]).await;
+    assert!(out.contains("rule       closed: respond (") && out.contains("answer     503"), "{out}");
+    let out = ask("http://a.example.com/", &[]).await;
+    assert!(out.contains("of wildcards the longest leading one goes first") && !out.contains("\nrule "), "{out}");
+    assert!(out.contains("so not host * of site all"), "{out}");
 }

@@ -4,7 +4,7 @@ use super::{host_field, server};
 use crate::config::reader::{Table, Value};
 use crate::origin::balance::{Algorithm, HashKey};
 use crate::origin::check::{Check, Probe};
-use crate::origin::http::{Health, Limits, Server};
+use crate::origin::http::{After, Health, Hedge, Limits, Server};
 use ::http::{HeaderName, Method};
 use std::time::Duration;
 
@@ -236,6 +236,26 @@ fn status_range(value: &Value<'_>) -> Option<(u16, u16)> {
 fn statuses(value: &Value<'_>) -> Vec<u16> {
     let elements = value.array("[502, 503]").unwrap_or_default();
     elements.iter().filter_map(|e| e.integer(400..=599)).filter_map(|n| u16::try_from(n).ok()).collect()
+}
+
+/// `hedge`: `after` and `max_percent`.
+pub(super) fn hedge(table: &Table<'_>) -> Option<Hedge> {
+    const EXAMPLE: &str = "\"p95\"";
+    let percent = table.get("max_percent").and_then(|v| whole(&v, 1, 100));
+    let value = table.required("after", EXAMPLE)?;
+    let text = value.text(EXAMPLE)?;
+    let after = match text.strip_prefix('p').map(str::parse::<u8>) {
+        Some(Ok(percentile @ 50..=99)) => Some(After::Percentile(percentile)),
+        Some(_) => {
+            value.problem(
+                format!("`{}` is \"{}\", not a percentile", value.path, value.shown()),
+                "write one from \"p50\" to \"p99\", or a duration such as \"200ms\"",
+            );
+            None
+        }
+        None => value.timeout().map(After::Fixed),
+    };
+    Some(Hedge { after: after?, max_percent: percent.unwrap_or(5) })
 }
 
 /// `[….limits]`.

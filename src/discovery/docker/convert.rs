@@ -1,24 +1,36 @@
 //! The engine's answers as containers.
 
+use crate::discovery::swarm::is_task;
 use crate::discovery::{Container, Health, Network, State, is_relevant_label, is_relevant_variable};
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, EndpointSettings, HealthStatusEnum};
+use std::time::Duration;
+
+/// What an inspection tells.
+pub(super) struct Inspected {
+    pub container: Container,
+    pub signal: StopSignal,
+    /// It runs for a service of a swarm.
+    pub task: bool,
+}
 
 /// A container as the engine tells it; `None` without an identifier.
-pub(super) fn container(told: ContainerInspectResponse) -> Option<(Container, StopSignal)> {
+pub(super) fn container(told: ContainerInspectResponse) -> Option<Inspected> {
     let config = told.config.unwrap_or_default();
     let host_network = told.host_config.and_then(|host| host.network_mode).is_some_and(|mode| mode == "host");
     let networks = told.network_settings.and_then(|n| n.networks).unwrap_or_default();
     let mut networks: Vec<Network> = networks.into_iter().map(|(name, endpoint)| network(name, endpoint)).collect();
     networks.sort_by(|a, b| a.name.cmp(&b.name));
     let state = told.state.unwrap_or_default();
-    let signal = StopSignal::parse(config.stop_signal.as_deref().unwrap_or_default());
+    let labels = config.labels.unwrap_or_default();
+    let task = is_task(&labels);
+    let signal = StopSignal::parse(config.stop_signal.as_deref().unwrap_or_default(), config.stop_timeout);
     let container = Container {
         id: told.id?,
         name: told.name.unwrap_or_default().trim_start_matches('/').to_owned(),
         created: nine_digits(&told.created.unwrap_or_default()),
         image: config.image.unwrap_or_default(),
         env: config.env.unwrap_or_default().iter().filter_map(|line| variable(line)).collect(),
-        labels: config.labels.unwrap_or_default().into_iter().filter(|(name, _)| is_relevant_label(name)).collect(),
+        labels: labels.into_iter().filter(|(name, _)| is_relevant_label(name)).collect(),
         networks: if host_network { Vec::new() } else { networks },
         host_network,
         exposed: config.exposed_ports.unwrap_or_default().iter().filter_map(|port| tcp_port(port)).collect(),
@@ -34,8 +46,9 @@ pub(super) fn container(told: ContainerInspectResponse) -> Option<(Container, St
             Some(HealthStatusEnum::UNHEALTHY) => Health::Unhealthy,
             _ => Health::Unchecked,
         },
+        replica: None,
     };
-    Some((container, signal))
+    Some(Inspected { container, signal, task })
 }
 
 fn network(name: String, endpoint: EndpointSettings) -> Network {
@@ -46,23 +59,24 @@ fn network(name: String, endpoint: EndpointSettings) -> Network {
         ipv4: text(endpoint.ip_address).and_then(|text| text.parse().ok()),
         ipv6: text(endpoint.global_ipv6_address).and_then(|text| text.parse().ok()),
         gateway: text(endpoint.gateway).and_then(|text| text.parse().ok()),
+        overlay: false,
     }
 }
 
-pub(super) fn variable(line: &str) -> Option<(String, String)> {
+pub(in crate::discovery) fn variable(line: &str) -> Option<(String, String)> {
     let (name, value) = line.split_once('=')?;
     is_relevant_variable(name).then(|| (name.to_owned(), value.to_owned()))
 }
 
 /// `8080/tcp`.
-fn tcp_port(text: &str) -> Option<u16> {
+pub(in crate::discovery) fn tcp_port(text: &str) -> Option<u16> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     port.parse().ok().filter(|_| protocol == "tcp")
 }
 
 /// A time of RFC 3339 in UTC with nine digits of a second: the engine leaves zeros at the end out, by which texts would
 /// compare otherwise than times.
-pub(super) fn nine_digits(time: &str) -> String {
+pub(in crate::discovery) fn nine_digits(time: &str) -> String {
     let Some(rest) = time.strip_suffix('Z') else { return time.to_owned() };
     let (seconds, fraction) = rest.split_once('.').unwrap_or((rest, ""));
     format!("{seconds}.{fraction:0<9}Z")
@@ -70,19 +84,29 @@ pub(super) fn nine_digits(time: &str) -> String {
 
 /// What makes a container stop, beside SIGKILL, SIGTERM, SIGINT and SIGQUIT, which nearly all obey.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct StopSignal(Option<u8>);
+pub(super) struct StopSignal {
+    number: Option<u8>,
+    /// Until it is killed, where the container says so.
+    grace: Duration,
+}
 
 impl StopSignal {
-    fn parse(text: &str) -> Self {
+    fn parse(text: &str, seconds: Option<i64>) -> Self {
         let name = text.trim().trim_start_matches("SIG");
         let known = [("HUP", 1), ("USR1", 10), ("USR2", 12), ("WINCH", 28)];
         let number = known.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
-        Self(number.or_else(|| text.trim().parse().ok()))
+        let grace = Duration::from_secs(seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or_default());
+        Self { number: number.or_else(|| text.trim().parse().ok()), grace }
+    }
+
+    /// How long a container that was told to stop may go on.
+    pub(super) fn grace(self) -> Duration {
+        self.grace
     }
 
     /// Whether a container that gets this signal is about to end. Reloads and log rotation come by other signals.
     pub(super) fn ends_by(self, signal: &str) -> bool {
-        signal.parse::<u8>().is_ok_and(|signal| matches!(signal, 2 | 3 | 9 | 15) || Some(signal) == self.0)
+        signal.parse::<u8>().is_ok_and(|signal| matches!(signal, 2 | 3 | 9 | 15) || Some(signal) == self.number)
     }
 }
 
@@ -115,7 +139,8 @@ mod tests {
             "Env":["VIRTUAL_HOST=a.b","DATABASE_PASSWORD=secret","PATH=/bin"],"ExposedPorts":{"8080/tcp":{},"53/udp":{}},
             "Labels":{"selvedge.cache":"on","other":"x"},"StopSignal":"SIGWINCH"},"NetworkSettings":{"Networks":{"front":
             {"NetworkID":"n1","Gateway":"10.0.0.1","IPAddress":"10.0.0.2","GlobalIPv6Address":""}}}}"#;
-        let (container, signal) = container(serde_json::from_str(text).unwrap()).unwrap();
+        let Inspected { container, signal, task } = container(serde_json::from_str(text).unwrap()).unwrap();
+        assert!(!task);
         assert_eq!((container.name.as_str(), container.created.as_str()), ("web", "2026-01-02T03:04:05.120000000Z"));
         assert_eq!(container.env.into_iter().collect::<Vec<_>>(), [("VIRTUAL_HOST".to_owned(), "a.b".to_owned())]);
         assert_eq!(container.labels.into_keys().collect::<Vec<_>>(), ["selvedge.cache"]);

@@ -15,6 +15,7 @@ pub(super) fn of(container: &Container, place: &Place, prefer_ipv6: bool) -> Res
     if container.host_network {
         return match place {
             Place::Host => Ok((IpAddr::V4(Ipv4Addr::LOCALHOST), "both are in the host's network".to_owned())),
+            Place::Elsewhere => Err("it is in the network of its host, and the edge in a container of another engine"),
             Place::Container(networks) => {
                 let mut sorted: Vec<_> = networks.iter().filter(|n| n.name != INGRESS).collect();
                 sorted.sort_by(|a, b| a.name.cmp(&b.name));
@@ -33,6 +34,14 @@ pub(super) fn of(container: &Container, place: &Place, prefer_ipv6: bool) -> Res
         shared.retain(|n| own.iter().any(|o| o.id == n.id || (o.id.is_empty() && o.name == n.name)));
         if shared.is_empty() {
             return Err("it shares no network with the edge; attach both to one");
+        }
+    }
+    if matches!(place, Place::Host) {
+        shared.retain(|n| !n.overlay);
+        if shared.is_empty() {
+            return Err(
+                "it is in networks of the swarm alone, where a host reaches nobody: attach the edge's container to one",
+            );
         }
     }
     shared.sort_by(|a, b| a.name.cmp(&b.name));

@@ -9,9 +9,10 @@ mod networks;
 mod ours;
 mod paths;
 mod proxy;
+mod swarm;
 
 use super::{Facts, Files, Translation};
-use crate::discovery::{Container, Health, Network, Place, Snapshot, State};
+use crate::discovery::{Container, Health, Network, Place, Replica, Snapshot, State};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -45,6 +46,7 @@ pub(crate) fn all() -> Vec<Case> {
         files::cases(),
         directives::cases(),
         ours::cases(),
+        swarm::cases(),
     ]
     .into_iter()
     .flatten()
@@ -80,6 +82,7 @@ pub(super) fn network(name: &str, last: u8) -> Network {
         ipv4: Some(Ipv4Addr::new(10, 0, third, last)),
         ipv6: None,
         gateway: Some(IpAddr::from([10, 0, third, 254])),
+        overlay: false,
     }
 }
 
@@ -112,6 +115,18 @@ impl World {
 
     fn last(&mut self) -> &mut Container {
         self.snapshot.containers.last_mut().expect("a container")
+    }
+
+    /// The last one runs for a service, on this machine, or stands for all of its tasks.
+    pub(super) fn replica(mut self, service: &str, node: Option<&str>) -> Self {
+        self.last().replica = Some(Replica { service: service.to_owned(), node: node.map(str::to_owned) });
+        self
+    }
+
+    /// Its networks span the swarm.
+    pub(super) fn overlay(mut self) -> Self {
+        self.last().networks.iter_mut().for_each(|network| network.overlay = true);
+        self
     }
 
     pub(super) fn exposing(mut self, ports: &[u16]) -> Self {
@@ -188,6 +203,18 @@ impl World {
         self
     }
 
+    /// A page for hosts that nobody has.
+    pub(super) fn error_page(mut self, text: &str) -> Self {
+        self.files.error_page = Some(text.to_owned());
+        self
+    }
+
+    /// A folder that an ACME client writes to.
+    pub(super) fn challenges(mut self) -> Self {
+        self.files.challenges = true;
+        self
+    }
+
     pub(super) fn vhost(mut self, name: &str, text: &str) -> Self {
         self.files.vhost.insert(name.to_owned(), text.to_owned());
         self
@@ -231,6 +258,7 @@ fn show(translation: &Translation) -> Vec<String> {
         out.push(format!("{host} directives {:?}", site.directives));
         out.push(format!("{host} refused {}", site.refused.is_some()));
         out.push(format!("{host} containers {}", site.containers.join(" ")));
+        out.push(format!("{host} source {}", site.source));
         for route in &site.paths {
             let at = format!("{host} {}", route.path);
             let servers: Vec<String> = route

@@ -4,9 +4,10 @@ use super::keys::{Key, Settings, boolean};
 use super::site::{Access, Balance, BasicAuth, Caching, HttpsMethod, PathRoute, Ports, Proto, Server, Site};
 use super::vhost::{self, Directives};
 use super::{Claimed, Facts, Notes, acme, address, balance, own, proxy, sha1, tls};
+use crate::discovery::State;
 use crate::route::{HostPattern, PathPattern};
 use crate::types::Secret;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What the parts of one host are made from.
@@ -58,6 +59,7 @@ pub(super) fn site(name: &str, claims: &[Claimed<'_>], facts: &Facts<'_>, notes:
         ports: host.ports(notes),
         acme: host.acme(notes),
         acme_challenge: host.flag("ACME_HTTP_CHALLENGE_LOCATION", facts.proxy.acme_challenge, notes)
+            && facts.files.challenges
             && !matches!(https, HttpsMethod::NoHttp | HttpsMethod::NoHttps),
         debug_endpoint: host.flag("DEBUG_ENDPOINT", facts.proxy.debug_endpoint, notes),
         cache: host.parsed("SELVEDGE_CACHE", own::caching, notes).unwrap_or(Caching::Off),
@@ -73,6 +75,7 @@ pub(super) fn site(name: &str, claims: &[Claimed<'_>], facts: &Facts<'_>, notes:
         certificate,
         pattern,
         host: name,
+        source: source(claims),
         containers,
     })
 }
@@ -86,6 +89,33 @@ fn containers(claims: &[Claimed<'_>]) -> Vec<Arc<str>> {
         }
     }
     names
+}
+
+/// Containers and services by name; of a service how many tasks there are.
+fn source(claims: &[Claimed<'_>]) -> Arc<str> {
+    let (mut plain, mut services): (Vec<&str>, BTreeMap<&str, BTreeSet<&str>>) = Default::default();
+    for claimed in claims {
+        let container = claimed.settings.container;
+        match &container.replica {
+            None if plain.contains(&container.name.as_str()) => {}
+            None => plain.push(&container.name),
+            Some(replica) => {
+                let tasks = services.entry(replica.service.as_str()).or_default();
+                tasks.extend(replica.node.as_ref().map(|_| container.id.as_str()));
+            }
+        }
+    }
+    let mut parts = Vec::new();
+    if !plain.is_empty() {
+        let noun = if plain.len() == 1 { "container" } else { "containers" };
+        parts.push(format!("{noun} {}", plain.join(", ")));
+    }
+    parts.extend(services.into_iter().map(|(service, tasks)| match tasks.len() {
+        0 => format!("service {service}"),
+        1 => format!("service {service} (1 task)"),
+        n => format!("service {service} ({n} tasks)"),
+    }));
+    parts.join("; ").into()
 }
 
 fn access(text: &str) -> Result<Access, String> {
@@ -330,10 +360,20 @@ impl<'a> Host<'a> {
         for claimed in claims {
             let container = claimed.settings.container;
             let name: Arc<str> = container.name.as_str().into();
+            if container.state == State::Awaited {
+                notes.warn(Some(&self.name), Some(&name), "no task of this service runs".to_owned());
+                left_out.push((name, "no task of it runs"));
+                continue;
+            }
             let address = address::of(container, &self.facts.snapshot.place, self.facts.proxy.prefer_ipv6);
             match (address, &claimed.claim.port) {
                 (Ok((address, network)), Ok((port, source))) => {
-                    let why = format!("{network}, port {port}: {source}");
+                    let on = match container.replica.as_ref().map(|replica| &replica.node) {
+                        None => String::new(),
+                        Some(Some(node)) => format!("task on {node}, "),
+                        Some(None) => "the service's virtual address, ".to_owned(),
+                    };
+                    let why = format!("{on}{network}, port {port}: {source}");
                     let server = Server { container: name, address, port: *port, why };
                     reachable.push((container.rank(), claimed, server));
                 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 pub(super) type Key = &'static str;
 
 /// Every setting a container can have, ours last.
-pub(super) const KEYS: [Key; 48] = [
+pub(super) const KEYS: [Key; 49] = [
     "VIRTUAL_HOST",
     "VIRTUAL_PORT",
     "VIRTUAL_PATH",
@@ -58,6 +58,7 @@ pub(super) const KEYS: [Key; 48] = [
     "SELVEDGE_BASIC_AUTH",
     "SELVEDGE_ALLOW",
     "SELVEDGE_TAGS",
+    "SELVEDGE_SWARM",
 ];
 
 /// A container with its labels by setting.

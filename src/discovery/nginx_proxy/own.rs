@@ -1,7 +1,7 @@
 //! Our own variables, `SELVEDGE_…`.
 
 use super::keys::{Key, boolean};
-use super::site::{Caching, RateLimit, Www};
+use super::site::{Caching, RateLimit, SwarmAddress, Www};
 use super::vhost::Directives;
 use crate::types::ByteSize;
 use ipnet::IpNet;
@@ -17,6 +17,15 @@ pub(super) fn caching(text: &str) -> Result<Caching, String> {
             Ok(lifetime) if lifetime >= Duration::from_secs(1) => Ok(Caching::Default(lifetime)),
             _ => Err(format!("SELVEDGE_CACHE is `{text}`; write on, off, or a lifetime as in `10m`")),
         },
+    }
+}
+
+/// `tasks` or `vip`.
+pub(super) fn swarm(text: &str) -> Result<SwarmAddress, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "tasks" => Ok(SwarmAddress::Tasks),
+        "vip" => Ok(SwarmAddress::Vip),
+        _ => Err(format!("SELVEDGE_SWARM is `{text}`; write tasks (each replica's address) or vip (the service's)")),
     }
 }
 

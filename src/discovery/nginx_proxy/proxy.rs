@@ -53,6 +53,8 @@ pub struct ProxySettings {
     pub log_json: bool,
     /// `DISABLE_ACCESS_LOGS`.
     pub access_log: bool,
+    /// `LOG_FORMAT`, with nginx's variables.
+    pub log_format: Option<String>,
 }
 
 impl Default for ProxySettings {
@@ -80,6 +82,7 @@ impl Default for ProxySettings {
             debug_endpoint: false,
             log_json: false,
             access_log: true,
+            log_format: None,
         }
     }
 }
@@ -145,6 +148,7 @@ impl ProxySettings {
             debug_endpoint: reader.boolean("DEBUG_ENDPOINT", default.debug_endpoint),
             log_json: reader.boolean("LOG_JSON", default.log_json),
             access_log: !reader.boolean("DISABLE_ACCESS_LOGS", false),
+            log_format: reader.take("LOG_FORMAT", None, |text| Ok(Some(text.to_owned()))),
         };
         reader.without_effect(&settings);
         (settings, reader.problems)
@@ -182,10 +186,7 @@ impl Reader<'_> {
         for (name, why) in [
             ("DHPARAM_BITS", "there is no finite-field Diffie-Hellman in TLS here"),
             ("DHPARAM_SKIP", "there is no finite-field Diffie-Hellman in TLS here"),
-            ("LOG_FORMAT", "nginx's log formats are not translated; `LOG_JSON` and the configuration file choose one"),
-            ("LOG_FORMAT_ESCAPE", "nginx's log formats are not translated"),
-            ("RESOLVERS", "names are looked up as the system says"),
-            ("ACME_HTTP_CHALLENGE_ACCEPT_UNKNOWN_HOST", "challenge files are not served here"),
+            ("RESOLVERS", "containers are reached by address, and other names looked up as the system says"),
         ] {
             if self.env.contains_key(name) {
                 self.problems.push(format!("{name} has no effect: {why}"));

@@ -61,6 +61,8 @@ pub struct Site {
     pub refused: Option<String>,
     /// The containers that ask for it, oldest first.
     pub containers: Vec<Arc<str>>,
+    /// The same for listings: containers by name, tasks by service.
+    pub source: Arc<str>,
 }
 
 /// One path of a host.
@@ -220,6 +222,16 @@ pub enum Caching {
     Default(Duration),
 }
 
+/// Where requests for a service of a swarm go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SwarmAddress {
+    /// To its tasks: balanced, retried and left out by the edge.
+    #[default]
+    Tasks,
+    /// To its virtual address, behind which the kernel chooses.
+    Vip,
+}
+
 /// Which name is redirected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Www {
@@ -306,6 +318,10 @@ pub struct Fallback {
     pub default_host: Option<Arc<str>>,
     /// `/` of known hosts whose containers take other paths only.
     pub default_root: DefaultRoot,
+    /// An HTML page for hosts that nobody asks for.
+    pub error_page: Option<Arc<str>>,
+    /// ACME challenges for such hosts are answered from the folder.
+    pub challenges: bool,
 }
 
 /// What is answered for `/` where no container takes it.

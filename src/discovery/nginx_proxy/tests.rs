@@ -76,7 +76,7 @@ fn the_order_of_the_list_does_not_matter() {
     let mut seen = BTreeSet::new();
     for _ in 0..3 {
         containers.rotate_left(1);
-        let snapshot = Snapshot { containers: containers.clone(), place: Place::Host };
+        let snapshot = Snapshot { containers: containers.clone(), place: Place::Host, ..Snapshot::default() };
         let facts = Facts { snapshot: Cow::Owned(snapshot), ..Facts::default() };
         seen.insert(format!("{:?}", translate(&facts)));
     }
@@ -102,7 +102,7 @@ proptest! {
     ) {
         let env = values.into_iter().collect();
         let container = Container { name: "c".to_owned(), env, ..Container::default() };
-        let mut facts = Facts { snapshot: Cow::Owned(Snapshot { containers: vec![container], place: Place::Host }), ..Facts::default() };
+        let mut facts = Facts { snapshot: Cow::Owned(Snapshot { containers: vec![container], place: Place::Host, ..Snapshot::default() }), ..Facts::default() };
         facts.files.vhost.insert("default".to_owned(), vhost);
         facts.proxy = ProxySettings::default();
         prop_assert_eq!(format!("{:?}", translate(&facts)), format!("{:?}", translate(&facts)));

@@ -1,6 +1,7 @@
 //! What `vhost.d` files hold: nginx's own configuration, of which the common directives are translated and every other
 //! one is named.
 
+use crate::types::variables::{Piece, pieces};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -174,23 +175,22 @@ fn field_name(text: &str) -> Result<String, String> {
 /// The value with nginx's variables as our templates write them.
 fn field_value(text: &str) -> Result<String, String> {
     let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        out.push_str(before);
-        let braced = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
-        let (name, remaining) = braced.unwrap_or_else(|| {
-            let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(after.len());
-            after.split_at(end)
-        });
+    for piece in pieces(text) {
+        let name = match piece {
+            Piece::Text(text) => {
+                out.push_str(text);
+                continue;
+            }
+            Piece::Dollar => "$",
+            Piece::Variable(name) | Piece::Braced(name) => name,
+        };
         out.push_str(match name {
             "host" | "http_host" => "$host",
             "remote_addr" => "$client_ip",
             "request_id" => "$request_id",
             other => return Err(format!("has the variable `${other}`, which there is not here")),
         });
-        rest = remaining;
     }
-    out.push_str(rest);
     Ok(out)
 }
 

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 /// Appends an event's line, line end included.
-pub(super) type Encode = fn(&Event, &mut Vec<u8>);
+pub(super) type Encode = Box<dyn Fn(&Event, &mut Vec<u8>) + Send>;
 
 /// One JSON object. Durations are in milliseconds; absent values are left out.
 pub(super) fn json(event: &Event, out: &mut Vec<u8>) {
@@ -179,7 +179,7 @@ mod tests {
     use super::super::tests::event;
     use super::*;
 
-    fn line(encode: Encode, event: &Event) -> String {
+    fn line(encode: fn(&Event, &mut Vec<u8>), event: &Event) -> String {
         let mut out = Vec::new();
         encode(event, &mut out);
         String::from_utf8(out).unwrap()
@@ -239,7 +239,7 @@ mod tests {
             error: Some(evil.to_owned()),
             ..event("/")
         };
-        for encode in [json as Encode, combined as Encode] {
+        for encode in [json as fn(&Event, &mut Vec<u8>), combined] {
             let text = line(encode, &forged);
             let inner = text.strip_suffix('\n').unwrap();
             assert!(!inner.contains(is_hidden), "{inner:?}");

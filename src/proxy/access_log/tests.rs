@@ -35,7 +35,7 @@ pub(super) fn event(target: &str) -> Event {
 }
 
 fn to_file(path: &Path, format: Format) -> Settings {
-    Settings { format, output: Output::File(path.to_owned()) }
+    Settings { format, template: None, output: Output::File(path.to_owned()) }
 }
 
 /// Waits until a file has this many lines: the writer's own flush is what is waited for.
@@ -119,7 +119,8 @@ fn a_rotated_file_is_left_and_a_new_one_opened() {
 
 #[test]
 fn a_log_that_is_off_costs_nothing() {
-    let settings = Settings { format: Format::Off, output: Output::File("/nonexistent/access.log".into()) };
+    let settings =
+        Settings { format: Format::Off, template: None, output: Output::File("/nonexistent/access.log".into()) };
     let metrics = Metrics::new();
     let log = AccessLog::start(&settings, &metrics).unwrap();
     assert!(!log.enabled());
@@ -156,7 +157,7 @@ fn scripted() -> (AccessLog, Metrics, Receiver<Vec<u8>>, Sender<io::Result<()>>)
     let (go, go_on) = channel();
     let metrics = Metrics::new();
     let sink = Box::new(Scripted { begun, go_on });
-    let log = AccessLog::spawn(format::json, sink, metrics.access_log_dropped.clone()).unwrap();
+    let log = AccessLog::spawn(Box::new(format::json), sink, metrics.access_log_dropped.clone()).unwrap();
     (log, metrics, writes, go)
 }
 
@@ -222,4 +223,18 @@ fn an_order_is_never_slept_through() {
     }
     assert!(begun.elapsed() < CLOSE_LIMIT, "each takes milliseconds");
     assert_eq!(lines_in(&path, 50).len(), 50);
+}
+
+#[test]
+fn a_template_takes_the_place_of_the_formats_lines_unless_there_is_no_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let template = Arc::new(Template::parse("$status $request_uri", Escape::Default).0);
+    for (format, name, expected) in [(Format::Json, "json", "200 /a\n"), (Format::Off, "off", "")] {
+        let path = dir.path().join(name);
+        let settings = Settings { template: Some(Arc::clone(&template)), ..to_file(&path, format) };
+        let log = AccessLog::start(&settings, &Metrics::new()).unwrap();
+        log.record(event("/a"));
+        drop(log);
+        assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), expected);
+    }
 }

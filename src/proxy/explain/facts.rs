@@ -58,15 +58,39 @@ pub struct Route {
     /// The site.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
-    /// Which containers asked for the site; absent where it is in the configuration file.
+    /// Where the route stands: file and line, or containers and why each is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// Why the host pattern and the path go before others that take the request too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub because: Vec<Token>,
+    /// Those others: host patterns and paths, a few of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub over: Vec<String>,
+    /// The traffic rule that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Ruled>,
     /// The path pattern that took it; absent where no route of the site takes the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The origin's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+}
+
+/// A traffic rule that decided.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ruled {
+    /// Its name.
+    pub name: String,
+    /// `forward`, `redirect`, `respond` or `drop`.
+    pub action: Token,
+    /// The group that the request was given to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Where the rule stands.
+    pub source: String,
 }
 
 /// Whether the cache was asked.
@@ -168,6 +192,12 @@ pub struct Attempt {
     /// How long that took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub milliseconds: Option<f64>,
+    /// It was asked since the one before had not begun to answer in time.
+    #[serde(skip_serializing_if = "is_false")]
+    pub hedge: bool,
+    /// Another one, asked beside it, answered first.
+    #[serde(skip_serializing_if = "is_false")]
+    pub outpaced: bool,
 }
 
 /// Whether a stale response could answer.

@@ -9,7 +9,10 @@ impl fmt::Display for Facts {
         let url = self.url.as_deref().unwrap_or("without a target that can be read");
         line("request", format!("{} {url} (id {})", self.method, self.id))?;
         match (&self.route, &self.url) {
-            (Some(found), _) => line("route", route(found))?,
+            (Some(found), _) => {
+                line("route", route(found))?;
+                chosen(found, &mut line)?;
+            }
             (None, Some(_)) => line("route", "none: no site has this host".to_owned())?,
             (None, None) => {}
         }
@@ -75,10 +78,41 @@ fn route(route: &Route) -> String {
     let host = format!("host {}", route.host);
     match (&route.site, &route.path, &route.origin) {
         (Some(site), Some(path), Some(origin)) => {
-            let source = route.source.as_ref().map(|source| format!(", by {source}")).unwrap_or_default();
-            format!("site {site}, {host}, path {path}, origin {origin}{source}")
+            format!("site {site}, {host}, path {path}, origin {origin}")
         }
         _ => format!("{host}, but no route of its site takes the path"),
+    }
+}
+
+/// Where the route is from, why it is that one, and what a traffic rule made of it.
+fn chosen(route: &Route, line: &mut dyn FnMut(&str, String) -> fmt::Result) -> fmt::Result {
+    if let Some(source) = &route.source {
+        line("from", source.clone())?;
+    }
+    let because: Vec<&str> = route.because.iter().map(|reason| reason_text(reason)).collect();
+    match (because.is_empty(), route.over.is_empty()) {
+        (true, _) => {}
+        (false, true) => line("because", because.join("; "))?,
+        (false, false) => line("because", format!("{}; so not {}", because.join("; "), route.over.join(", ")))?,
+    }
+    let Some(rule) = &route.rule else { return Ok(()) };
+    let group = rule.group.as_ref().map(|group| format!(", group {group}")).unwrap_or_default();
+    line("rule", format!("{}: {}{group} ({})", rule.name, rule.action, rule.source))
+}
+
+fn reason_text(reason: &str) -> &str {
+    match reason {
+        "exact-host" => "an exact host goes before patterns",
+        "longest-leading-wildcard" => "of wildcards the longest leading one goes first",
+        "longest-trailing-wildcard" => {
+            "no leading wildcard takes the host, and of trailing ones the longest goes first"
+        }
+        "first-host-regex" => "no name or wildcard takes the host, and of regular expressions the first counts",
+        "any-host" => "nothing else takes the host",
+        "default-host" => "no site has the host, and this is the default host's",
+        "first-path-regex" => "of paths the first regular expression that fits goes before prefixes",
+        "longest-prefix" => "no regular expression fits the path, and of prefixes the longest counts",
+        other => other,
     }
 }
 
@@ -159,9 +193,12 @@ fn attempt(attempt: &Attempt) -> String {
         (Some(status), Some(took), None) => format!("{status} after {took:.1} ms"),
         _ => "no answer".to_owned(),
     };
+    let outcome =
+        if attempt.outpaced && attempt.error.is_none() { "another one answered first".to_owned() } else { outcome };
+    let hedge = if attempt.hedge { " (hedge)" } else { "" };
     match &attempt.sibling {
-        Some(coding) => format!("{}: {outcome}, asked for the {coding} sibling", attempt.server),
-        None => format!("{}: {outcome}", attempt.server),
+        Some(coding) => format!("{}{hedge}: {outcome}, asked for the {coding} sibling", attempt.server),
+        None => format!("{}{hedge}: {outcome}", attempt.server),
     }
 }
 

@@ -113,6 +113,10 @@ impl Asked {
             return Err(Reason::Fields);
         }
         let selects = suits(rule, scheme, request)?;
+        if rule.hsts(scheme).is_some() && !plane.certificates().is_some_and(|c| c.has(&host, &rule.site_settings)) {
+            // Told only where there is a certificate at this moment, which what is worked out for the plane does not know.
+            return Err(Reason::Rule);
+        }
         let header = (request.counts || selects).then(|| request.to_header()).transpose()?;
         let header = header.map(|header| prepared(edge, rule, header)).transpose()?;
         let fields = header.as_ref().map_or(&memo.no_fields, |header| &header.headers);
@@ -360,6 +364,7 @@ impl Asked {
         ctx.target =
             Some(Target { scheme: self.scheme, host: self.host.clone(), port: self.port, path_and_query: "/".into() });
         ctx.rule = Some(Arc::clone(&self.rule));
+        ctx.hsts = self.rule.hsts(self.scheme).cloned();
         ctx.tier = Some(tier);
         ctx.outcome = crate::field::CacheOutcome::Hit;
         ctx
@@ -427,6 +432,7 @@ fn varies(meta: &CacheMeta) -> bool {
 fn suits(rule: &RouteRule, scheme: Scheme, request: &Request<'_, '_>) -> Result<bool, Reason> {
     let RouteRule {
         site: _,
+        source: _,
         path: _,
         origin,
         cache,

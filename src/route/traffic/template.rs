@@ -1,5 +1,6 @@
 //! Where a redirect leads, with placeholders for parts of the request.
 
+use crate::types::variables;
 use std::fmt;
 use std::str::FromStr;
 
@@ -63,15 +64,18 @@ impl FromStr for Location {
         }
         let mut pieces = Vec::new();
         let mut plain = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('$') {
-            plain.push_str(before);
-            if let Some(after) = after.strip_prefix('$') {
-                plain.push('$');
-                rest = after;
-                continue;
-            }
-            let (name, behind) = name_of(after);
+        for piece in variables::pieces(text) {
+            let name = match piece {
+                variables::Piece::Text(text) => {
+                    plain.push_str(text);
+                    continue;
+                }
+                variables::Piece::Dollar => {
+                    plain.push('$');
+                    continue;
+                }
+                variables::Piece::Variable(name) | variables::Piece::Braced(name) => name,
+            };
             let found: &[Piece] = match name {
                 "scheme" => &[Piece::Scheme],
                 "host" => &[Piece::Host],
@@ -85,23 +89,12 @@ impl FromStr for Location {
                 pieces.push(Piece::Text(std::mem::take(&mut plain)));
             }
             pieces.extend_from_slice(found);
-            rest = behind;
         }
-        plain.push_str(rest);
         if !plain.is_empty() {
             pieces.push(Piece::Text(plain));
         }
         Ok(Self(pieces))
     }
-}
-
-/// The name behind a dollar, in braces or not, and what follows it.
-fn name_of(after: &str) -> (&str, &str) {
-    if let Some((name, behind)) = after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
-        return (name, behind);
-    }
-    let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(after.len());
-    after.split_at(end)
 }
 
 impl Location {

@@ -122,7 +122,7 @@ fn only_what_the_key_has_lets_groups_share_it() {
 
 fn rule(name: &str, path: &str, action: Option<Action>) -> Rule {
     let when = Conditions { paths: vec![PathMatch::Prefix(path.into())], ..Conditions::default() };
-    Rule { name: name.into(), when, rewrite: None, mirror: None, action }
+    Rule { name: name.into(), when, rewrite: None, mirror: None, action, before_access: false, source: "test".into() }
 }
 
 #[test]

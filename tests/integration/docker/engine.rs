@@ -48,12 +48,17 @@ impl Engine {
 
     /// Starts the test's server under this name with these variables; `more` goes to `docker run`.
     pub fn start(&self, short: &str, variables: &[&str], more: &[&str]) {
-        self.run_image(&self.run, short, variables, more);
+        self.run_image(&self.run, short, variables, more, &[]);
+    }
+
+    /// The same image with options of `docker run` and another command.
+    pub fn start_with(&self, short: &str, more: &[&str], command: &[&str]) {
+        self.run_image(&self.run, short, &[], more, command);
     }
 
     /// The same with a health check every second.
     pub fn start_checked(&self, short: &str, variables: &[&str]) {
-        self.run_image(&format!("{}:checked", self.run), short, variables, &[]);
+        self.run_image(&format!("{}:checked", self.run), short, variables, &[], &[]);
     }
 
     /// Starts the image `:edge`, which reads the filters of this test.
@@ -61,10 +66,10 @@ impl Engine {
         let filters = format!("DOCKER_CONTAINER_FILTERS=label={}", self.label());
         let mut all = vec!["-e", filters.as_str()];
         all.extend(more);
-        self.run_image(&format!("{}:edge", self.run), "edge", &[], &all);
+        self.run_image(&format!("{}:edge", self.run), "edge", &[], &all, &[]);
     }
 
-    fn run_image(&self, image: &str, short: &str, variables: &[&str], more: &[&str]) {
+    fn run_image(&self, image: &str, short: &str, variables: &[&str], more: &[&str], command: &[&str]) {
         let (name, label, net) = (self.name(short), self.label(), self.net());
         let own = format!("NAME={short}");
         let mut args = vec!["run", "-d", "--name", &name, "--label", &label, "-e", &own];
@@ -76,6 +81,7 @@ impl Engine {
         }
         args.extend(more);
         args.push(image);
+        args.extend(command);
         docker(&args);
     }
 

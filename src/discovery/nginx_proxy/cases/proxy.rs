@@ -85,9 +85,9 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case(
             AREA,
-            "LOG_FORMAT is told: nginx's formats are not translated",
-            with("LOG_FORMAT", "$host"),
-            ["proxy: LOG_FORMAT has no effect"],
+            "LOG_FORMAT is nginx's, with its variables; one that is not known is told",
+            with("LOG_FORMAT", "$host [$time_local]"),
+            ["log_format: Some(\"$host [$time_local]\")"],
         ),
         case(
             AREA,
@@ -123,9 +123,21 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case(
             AREA,
-            "ACME_HTTP_CHALLENGE_ACCEPT_UNKNOWN_HOST is told: challenge files are not served",
-            with("ACME_HTTP_CHALLENGE_ACCEPT_UNKNOWN_HOST", "true"),
-            ["acme_unknown_host: true"],
+            "ACME_HTTP_CHALLENGE_ACCEPT_UNKNOWN_HOST answers challenges for hosts that nobody has",
+            with("ACME_HTTP_CHALLENGE_ACCEPT_UNKNOWN_HOST", "true").challenges(),
+            ["challenges: true"],
+        ),
+        case(
+            AREA,
+            "Challenges for hosts that nobody has are not answered unless told to",
+            world().challenges(),
+            ["challenges: false"],
+        ),
+        case(
+            AREA,
+            "errors/50x.html is the page of hosts that nobody has",
+            world().error_page("<p>closed"),
+            ["error_page: Some(\"<p>closed\")"],
         ),
     ]
 }

@@ -161,8 +161,15 @@ impl Cache {
         }
     }
 
-    /// Counts that a response in memory was found and used; what is on the disk has been counted by the tier.
+    /// Counts that a response in memory was found and used.
     pub fn count_held(&self, held: &Held) {
         self.memory.count_hit(&held.0);
+    }
+
+    /// Counts that a response on the disk was found and used.
+    pub fn count_on_disk(&self, _: &OnDisk) {
+        if let Some(disk) = &self.disk {
+            disk.count_used();
+        }
     }
 }

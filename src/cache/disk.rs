@@ -23,6 +23,7 @@ mod recovery;
 mod restore;
 mod retire;
 mod segment;
+mod send;
 mod store;
 mod writer;
 
@@ -41,6 +42,7 @@ use format::{PurgeRecord, PurgeScope, head_id, primary_hash};
 use store::{Stop, Store};
 
 pub use read::Object;
+pub use send::Placed;
 use writer::Origin;
 
 pub(super) use evict::survivors;
@@ -341,6 +343,11 @@ impl DiskTier {
     /// takes no other's place: the write is given up when a fetch begins that may bring a newer one.
     pub fn demotion(self: &Arc<Self>, key: Key) -> Option<Writer> {
         self.store.is_relaxed().then(|| Writer::new(&self.store, key, Origin::Memory))
+    }
+
+    /// Counts, for the metrics, that an object was found and used.
+    pub fn count_used(&self) {
+        self.store.metrics.hits.inc();
     }
 
     /// Counts a hit of what is stored, as if it had been read. `false` if there is nothing.

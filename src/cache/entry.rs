@@ -1,4 +1,6 @@
-//! A stored response as the tiers hold it: head, content, and their form on the disk.
+//! A stored response as the tiers hold it: head and content.
+
+mod form;
 
 use std::time::{Duration, SystemTime};
 
@@ -7,13 +9,11 @@ use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 use pingora::cache::CacheMeta;
 use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorType};
 
 use super::epochs::Mark;
 use super::slices::Layout;
 use super::{policy, scope};
-
-/// The first bytes of the metadata on the disk; the digit is its version.
-const MAGIC: [u8; 4] = *b"SVM1";
 
 /// A [`CacheMeta`] extension: a soft purge has made it stale.
 #[derive(Clone, Copy)]
@@ -24,13 +24,14 @@ pub fn softly_purged(meta: &CacheMeta) -> bool {
     meta.extensions().get::<SoftlyPurged>().is_some()
 }
 
-/// The head of a stored response and its times, sharing no memory with the connection it came by.
+/// The head of a stored response and its times, sharing no memory with the connection it came by: key and values are
+/// slices of its form on the disk.
 pub(super) struct Head {
     meta: CacheMeta,
     /// What purges by scope compare.
     pub(super) mark: Mark,
     /// The whole key: a hash alone does not prove that two requests mean the same.
-    key: Box<[u8]>,
+    key: Bytes,
 }
 
 impl Clone for Head {
@@ -42,21 +43,16 @@ impl Clone for Head {
 impl Head {
     /// Copies what the proxy hands over; `asked` is the purge sequence at which its request began.
     pub(super) fn new(meta: &CacheMeta, key: &[u8], primary_slot: bool, asked: u64) -> pingora::Result<Self> {
-        // The values of a received head are slices of the connection's read buffer, which they would keep alive:
-        // only a trip through the serialised form copies them all.
-        let (internal, head) = meta.serialize()?;
-        let copy = CacheMeta::deserialize(&internal, &head)?;
-        let mark = Mark { epoch: asked, scopes: scope::of_response(key, copy.headers()) };
-        Ok(Self::take(copy, key, primary_slot, mark))
-    }
-
-    fn take(mut meta: CacheMeta, key: &[u8], primary_slot: bool, mark: Mark) -> Self {
         // The primary slot's provenance bounds the variants beside it, and rebuilding a `CacheMeta` can set it only
         // by the time of creation, which means nothing else there.
         let created = if primary_slot { meta.provenance() } else { meta.created() };
-        let (none, _) = http::Response::new(()).into_parts();
-        let fields = std::mem::replace(meta.response_header_mut(), none.into());
-        Self { meta: rebuilt(&meta, meta.fresh_until(), created, fields), mark, key: key.into() }
+        // The values of a received head are slices of the connection's read buffer, which they would keep alive.
+        let form = Bytes::from(form::encode(meta, created, key)?);
+        let copied = form::decode(&form, CacheMeta::created);
+        let (meta, key) =
+            copied.ok_or_else(|| Error::explain(ErrorType::InternalError, "a head that cannot be stored"))?;
+        let mark = Mark { epoch: asked, scopes: scope::of_response(&key, meta.headers()) };
+        Ok(Self { meta, mark, key })
     }
 
     /// The form that policy judges, without a copy.
@@ -143,34 +139,33 @@ impl Head {
         self.meta.created() == other.meta.created() && length(self) == length(other)
     }
 
-    /// Bytes it takes in memory, roughly.
+    /// Bytes it takes in memory, roughly, together with the head of an answer that is worked out from it and kept
+    /// beside it: that is its lines once more, and what answers get besides.
     pub(super) fn size(&self) -> u64 {
-        const PER_FIELD: usize = 64;
-        let fields: usize =
-            self.meta.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + PER_FIELD).sum();
-        (fields + self.key.len() + self.mark.scopes.len() * 8 + size_of::<Self>()) as u64
+        // Its slots in two maps, names, and a line's framing.
+        const PER_FIELD: usize = 136;
+        const ADDED: usize = 320;
+        let lines: usize = self.meta.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        let fields = self.meta.headers().len() * PER_FIELD;
+        (2 * lines + fields + ADDED + self.key.len() + self.mark.scopes.len() * 8 + size_of::<Self>()) as u64
     }
 
     /// The metadata of an object on the disk.
     pub(super) fn encode(&self) -> pingora::Result<Vec<u8>> {
-        let (internal, head) = self.to_meta().serialize()?;
-        let mut out = Vec::with_capacity(12 + self.key.len() + internal.len() + head.len());
-        out.extend_from_slice(&MAGIC);
-        for part in [&*self.key, internal.as_slice()] {
-            out.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
-            out.extend_from_slice(part);
-        }
-        out.extend_from_slice(&head);
-        Ok(out)
+        form::encode(&self.meta, self.meta.created(), &self.key)
     }
 
-    /// Reads what [`Head::encode`] wrote; `None` for anything else.
-    pub(super) fn decode(bytes: &[u8], primary_slot: bool, mark: &Mark) -> Option<Self> {
-        let rest = bytes.strip_prefix(&MAGIC)?;
-        let (key, rest) = part(rest)?;
-        let (internal, head) = part(rest)?;
-        let meta = CacheMeta::deserialize(internal, head).ok()?;
-        Some(Self::take(meta, key, primary_slot, mark.clone()))
+    /// The same in memory of its own, for who keeps it longer than what it was read with.
+    pub(super) fn detached(&self) -> Option<Self> {
+        let (meta, key) = form::decode(&self.encode().ok()?.into(), CacheMeta::created)?;
+        Some(Self { meta, mark: self.mark.clone(), key })
+    }
+
+    /// Reads what [`Head::encode`] wrote, of which it keeps slices; `None` for anything else.
+    pub(super) fn decode(bytes: &Bytes, primary_slot: bool, mark: &Mark) -> Option<Self> {
+        let created = |meta: &CacheMeta| if primary_slot { meta.provenance() } else { meta.created() };
+        let (meta, key) = form::decode(bytes, created)?;
+        Some(Self { meta, mark: mark.clone(), key })
     }
 }
 
@@ -183,11 +178,6 @@ fn rebuilt(meta: &CacheMeta, fresh_until: SystemTime, created: SystemTime, field
         rebuilt.set_variance(variance);
     }
     rebuilt
-}
-
-fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
 }
 
 /// Content held in memory: pieces in order, one of them for anything up to [`Body::PIECE`].
@@ -251,7 +241,8 @@ mod tests {
         let mut fields = ResponseHeader::build(200, None).unwrap();
         fields.append_header("ETag", "\"a\"").unwrap();
         fields.append_header("X-Two", "1").unwrap();
-        fields.append_header("X-Two", "2").unwrap();
+        fields.append_header("x-two", "2 b").unwrap();
+        fields.append_header("Empty", "").unwrap();
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let mut meta = CacheMeta::new(at(2000), at(1000), 7, 8, fields);
         meta.set_epoch_override(at(900));
@@ -262,27 +253,39 @@ mod tests {
     #[test]
     fn a_head_survives_its_form_on_the_disk() {
         for primary_slot in [true, false] {
-            let encoded = head(primary_slot).encode().unwrap();
-            let read = Head::decode(&encoded, primary_slot, &head(true).mark).unwrap();
-            assert!(read.is_of(b"key") && !read.is_of(b"kez"));
-            assert!(read.same_object(&head(primary_slot)));
-            let (meta, original) = (read.to_meta(), head(primary_slot).to_meta());
-            assert_eq!(meta.headers(), original.headers());
-            assert_eq!(
-                (meta.fresh_until(), meta.created(), meta.epoch(), meta.variance()),
-                (original.fresh_until(), original.created(), original.epoch(), original.variance())
-            );
-            assert_eq!((meta.stale_while_revalidate_sec(), meta.stale_if_error_sec()), (7, 8));
+            let stored = head(primary_slot);
+            let before = form::encode_before(&stored.to_meta(), b"key");
+            for encoded in [stored.encode().unwrap(), before] {
+                let read = Head::decode(&encoded.into(), primary_slot, &head(true).mark).unwrap();
+                assert!(read.is_of(b"key") && !read.is_of(b"kez"));
+                assert!(read.same_object(&head(primary_slot)));
+                let (meta, original) = (read.to_meta(), head(primary_slot).to_meta());
+                assert_eq!(meta.headers(), original.headers());
+                assert_eq!(
+                    (meta.fresh_until(), meta.created(), meta.epoch(), meta.variance()),
+                    (original.fresh_until(), original.created(), original.epoch(), original.variance())
+                );
+                assert_eq!((meta.stale_while_revalidate_sec(), meta.stale_if_error_sec()), (7, 8));
+                let lines = |meta: &CacheMeta| {
+                    let mut lines = Vec::new();
+                    meta.response_header().header_to_h1_wire(&mut lines);
+                    lines
+                };
+                assert_eq!(lines(&meta), b"ETag: \"a\"\r\nX-Two: 1\r\nx-two: 2 b\r\nEmpty: \r\n");
+                assert_eq!(lines(&meta), lines(&original), "names keep their case");
+            }
         }
     }
 
     #[test]
     fn a_damaged_form_is_no_head() {
+        let decode = |bytes: &[u8]| Head::decode(&Bytes::copy_from_slice(bytes), true, &Mark::default());
         let encoded = head(true).encode().unwrap();
-        for length in 0..encoded.len() {
-            assert!(Head::decode(&encoded[..length], true, &Mark::default()).is_none(), "{length}");
+        let before = form::encode_before(&head(true).to_meta(), b"key");
+        for whole in [encoded, before] {
+            assert!((0..whole.len()).all(|length| decode(&whole[..length]).is_none()));
         }
-        assert!(Head::decode(b"SVM1\xff\xff\xff\xffxx", true, &Mark::default()).is_none());
+        assert!(decode(b"SVM1\xff\xff\xff\xffxx").is_none() && decode(b"SVM3").is_none());
     }
 
     #[test]

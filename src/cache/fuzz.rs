@@ -1,5 +1,6 @@
 //! A fuzz target: the metadata of a stored response.
 
+use bytes::Bytes;
 use http::HeaderMap;
 
 use super::entry::Head;
@@ -10,10 +11,10 @@ use super::{key, scope};
 pub(crate) fn stored_head(data: &[u8]) {
     let _ = (key::url(data), key::visible(data));
     assert!(scope::of_response(data, &HeaderMap::new()).len() <= scope::MAX_SCOPES);
-    for bytes in [data, &[b"SVM1", data].concat()] {
-        let Some(head) = Head::decode(bytes, true, &Mark::default()) else { continue };
+    for bytes in [data, &[b"SVM1", data].concat(), &[b"SVM2", data].concat()] {
+        let Some(head) = Head::decode(&Bytes::copy_from_slice(bytes), true, &Mark::default()) else { continue };
         let _ = head.declares(1);
-        let again = head.encode().ok().and_then(|bytes| Head::decode(&bytes, true, &Mark::default()));
+        let again = head.encode().ok().and_then(|bytes| Head::decode(&bytes.into(), true, &Mark::default()));
         if let Some(again) = again {
             let (again, first) = (again.to_meta(), head.to_meta());
             assert_eq!(again.headers(), first.headers());

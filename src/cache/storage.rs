@@ -188,7 +188,8 @@ impl Cache {
     /// under way (`promotion` is `None`) or comes before it is there. Whatever cannot be read is a miss.
     async fn find_on_disk(&'static self, asked_for: &CacheKey, promotion: Option<u64>) -> Option<(CacheMeta, Hit)> {
         let (key, whole) = (key::tier_key(asked_for), asked_for.primary_key());
-        let object = self.disk.as_ref()?.get(&key).await?;
+        let disk = self.disk.as_ref()?;
+        let object = disk.get(&key).await?;
         let head = Head::decode(object.meta(), key.variant.is_none(), object.mark());
         let head = head.filter(|head| head.is_of(whole))?;
         if !head.declares(object.len()) {
@@ -198,6 +199,7 @@ impl Cache {
         if standing == Standing::Gone {
             return None;
         }
+        disk.count_used();
         match self.moved_up(key, &object, head, promotion).await {
             Ok(entry) => {
                 let hit = Hit::memory(Arc::clone(&entry), Tier::Disk);
@@ -224,7 +226,7 @@ impl Cache {
             return Err(Unmoved::Stays(head));
         }
         let body = read_whole(object).await.ok_or(Unmoved::Unreadable)?;
-        let entry = Arc::new(Entry::new(head, body, asked));
+        let entry = Arc::new(Entry::new(head.detached().ok_or(Unmoved::Unreadable)?, body, asked));
         self.shards.with(&key.primary, |shard| {
             // What came meanwhile is newer.
             if !self.memory.contains(&key) && shard.fill(&key, entry.head.key()).is_none() {

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::handshake::Tls;
-use self::stream::ClientStream;
+pub(super) use self::stream::ClientStream;
 use super::handshakes::Handshakes;
 use crate::metrics::Metrics;
 

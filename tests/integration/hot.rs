@@ -551,6 +551,10 @@ fn compare_events(pair: &Pair) {
     for (at, (one, two)) in one.iter().zip(&two).enumerate() {
         assert_eq!(one, two, "event {at}");
     }
+    for tier in ["memory", "disk"] {
+        let sample = format!("selvedge_tier_hits_total{{tier=\"{tier}\"}}");
+        assert_eq!(pair.edges[0].metric(&sample), pair.edges[1].metric(&sample), "{sample}");
+    }
     for (host, _) in SITES {
         for sample in [
             format!("selvedge_requests_total{{cache=\"bypass\",method=\"GET\",site=\"{host}\",status_class=\"2xx\"}}"),

@@ -1,4 +1,4 @@
-//! Buffers that reads fill. Large ones are used again: to clear new memory before each read costs as much as copying
+//! Buffers that reads fill. All but the smallest are used again: to clear new memory before each read costs as much as copying
 //! the bytes into it. They lie in memory as what they are for lies on the disk, so that whole pages can be read.
 
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use super::io::DirectFile;
 
 /// Buffers below this are made for each read.
-const SMALLEST: usize = 16 << 10;
+const SMALLEST: usize = 4 << 10;
 /// Doublings of it that are kept: up to 1 MiB.
-const CLASSES: usize = 7;
+const CLASSES: usize = 9;
 /// Beyond a power of two each has room for what lies before a body, and for the rest of the pages it is in.
 const EXTRA: usize = 16 << 10;
 const PAGE: usize = DirectFile::PAGE as usize;
@@ -141,7 +141,8 @@ mod tests {
     #[test]
     fn a_large_buffer_comes_back_and_a_reader_keeps_its_bytes() {
         let buffers = Arc::new(Buffers::default());
-        for len in [0, 1, 100, 16_384, 20_480, 20_481, 65_536, 131_072 + 100, 1 << 20, (1 << 20) + 4096, 3 << 20] {
+        for len in [0, 1, 100, 5_000, 16_384, 20_480, 20_481, 65_536, 131_072 + 100, 1 << 20, (1 << 20) + 4096, 3 << 20]
+        {
             let mut buffer = buffers.take(len, 64 * len as u64);
             buffer.as_mut().fill(7);
             let bytes = buffer.freeze();
@@ -152,7 +153,7 @@ mod tests {
             assert!(part.len() == len - len / 2 && part.iter().all(|byte| *byte == 7), "{len}");
         }
         let idle = |class: usize| buffers.idle.lock().classes[class].len();
-        assert!(idle(0) > 0 && idle(2) > 0 && idle(6) > 0);
+        assert!(idle(0) > 0 && idle(4) > 0 && idle(8) > 0);
     }
 
     #[test]

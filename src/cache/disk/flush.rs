@@ -115,7 +115,7 @@ fn flush_once(store: &Store) -> Result<bool, ()> {
         (first.segment, first.offset, end, count, first.base_seq, parts)
     };
     let at = store.geometry.start(segment) + u64::from(offset);
-    let written = allocate(store, segment).and_then(|()| store.file.write_parts_at(&parts, at));
+    let written = prepare(store, segment, offset).and_then(|()| store.file.write_parts_at(&parts, at));
     written.map_err(|error| fail(store, "write", &error))?;
     store.unsynced.fetch_add((end - offset).into(), Ordering::AcqRel);
     sync_if_due(store).map_err(|error| fail(store, "sync", &error))?;
@@ -135,6 +135,15 @@ fn flush_once(store: &Store) -> Result<bool, ()> {
     };
     done.iter().for_each(|pending| store.written(pending));
     Ok(true)
+}
+
+/// Makes a segment ready for a write at an offset.
+fn prepare(store: &Store, segment: u32, offset: u32) -> io::Result<()> {
+    if offset == 0 {
+        // A new use begins: nobody reads the one before any more, but clients may not have all of it.
+        store.detach_sent(segment)?;
+    }
+    allocate(store, segment)
 }
 
 /// Segments get their blocks at first use, so that a disk that is full says so early.
@@ -250,7 +259,7 @@ fn probe(store: &Store) -> bool {
 /// Zeros end the log as well as nothing does.
 fn write_zeros(store: &Store, segment: u32, offset: u32) -> io::Result<()> {
     let zeros = vec![0; (store.geometry.segment_size - offset).min(PROBE) as usize];
-    allocate(store, segment)?;
+    prepare(store, segment, offset)?;
     store.file.write_all_at(&zeros, store.geometry.start(segment) + u64::from(offset))?;
     store.file.sync_data()
 }

@@ -42,7 +42,8 @@ impl Holders {
         self.0.fetch_and(!LEFT, Ordering::AcqRel);
     }
 
-    fn is_held(&self) -> bool {
+    /// Whether anybody is in.
+    pub fn is_held(&self) -> bool {
         self.0.load(Ordering::Acquire) & !LEFT > 0
     }
 }

@@ -4,6 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -234,6 +235,38 @@ impl DiskFile {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.file.set_len(start + len),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether pages can be taken off the file; see [`Self::detach`].
+    pub fn can_detach(&self) -> bool {
+        #[cfg(test)]
+        if self.wire.is_some() {
+            return false;
+        }
+        // There is nothing behind the end, so that this tells without doing anything.
+        self.len().is_ok_and(|end| self.punch(end, DirectFile::PAGE).is_ok())
+    }
+
+    /// Takes the pages of `len` bytes from `start` off the file, and gives it new blocks there, which read as zeros. Who
+    /// has the old pages keeps them as they are, whatever is written then.
+    pub fn detach(&self, start: u64, len: u64) -> io::Result<()> {
+        self.punch(start, len)?;
+        self.allocate(start, len)
+    }
+
+    fn punch(&self, start: u64, len: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, start, len))?)
+    }
+
+    /// Sends what of `len` bytes from `at` a socket takes, out of the page cache and without a copy. The pages must not be
+    /// written to from then on: see [`Self::detach`].
+    pub fn send(&self, socket: BorrowedFd<'_>, mut at: u64, len: usize) -> io::Result<usize> {
+        #[cfg(test)]
+        if self.wire.is_some() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(rustix::fs::sendfile(socket, &self.file, Some(&mut at), len)?)
     }
 
     pub fn len(&self) -> io::Result<u64> {

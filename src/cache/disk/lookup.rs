@@ -77,7 +77,6 @@ impl Store {
             object.drop_from_index();
             return None;
         }
-        self.metrics.hits.inc();
         Some(object)
     }
 

@@ -12,6 +12,7 @@ use super::format::{BLOCK, Kind, RECORD_HEADER, Record, block_sum, chunk_id, hea
 use super::hold::Hold;
 use super::index::Location;
 use super::lookup::Head;
+use super::send::Placed;
 use super::store::Store;
 use crate::cache::epochs::Mark;
 
@@ -137,6 +138,27 @@ impl Object {
             *inner.ahead.lock() = Some((offset + max as u64, run.slice(max..)));
         }
         Ok(run.slice(..run.len().min(max)))
+    }
+
+    /// Where `len` bytes from `offset` lie that were just read, if they came from the page cache, where they can be sent from;
+    /// `None` also where they are not all of one record.
+    pub fn placed(&self, offset: u64, len: usize) -> Option<Placed> {
+        let inner = &*self.inner;
+        if inner.cold.load(Ordering::Relaxed) {
+            return None;
+        }
+        let chunk = inner.chunk.lock();
+        let (body, begin) = match offset.checked_sub(inner.len - u64::from(inner.head.len)) {
+            Some(within) => (&inner.head, within),
+            None => {
+                let (n, body) = chunk.as_ref()?;
+                (body, offset.checked_sub(u64::from(inner.parts.get(*n)?.first) * u64::from(BLOCK))?)
+            }
+        };
+        let (begin, len) = (u32::try_from(begin).ok()?, u32::try_from(len).ok()?);
+        let is_within = begin.checked_add(len).is_some_and(|end| end <= body.len);
+        let at = body.offset.checked_add(begin).filter(|_| is_within)?;
+        Some(Placed::new(&inner.store, body.location.segment(), body.generation, at, len))
     }
 
     pub(super) fn drop_from_index(&self) {

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::mpsc::Receiver;
 
 use rustix::fs::FlockOperation;
@@ -288,6 +288,7 @@ fn segment_states(geometry: &Geometry, used: &[Used]) -> Box<[Segment]> {
             oldest_before: AtomicU64::new(u64::MAX),
             read_errors: AtomicU32::new(0),
             holders: Holders::default(),
+            is_sent: AtomicBool::new(false),
         })
         .collect();
     for used in used {
@@ -299,6 +300,7 @@ fn segment_states(geometry: &Geometry, used: &[Used]) -> Box<[Segment]> {
             oldest_before: AtomicU64::new(u64::MAX),
             read_errors: AtomicU32::new(0),
             holders: Holders::default(),
+            is_sent: AtomicBool::new(false),
         };
     }
     states.into_boxed_slice()

@@ -85,7 +85,9 @@ impl Store {
     /// Puts the segment that was retired first to the proof; true if it is free now.
     pub fn try_retired(&self) -> bool {
         let Some(segment) = self.appender.lock().retired.pop_front() else { return false };
-        let sound = self.prove(segment);
+        // Who reads it may be about to send of it.
+        let is_held = self.segment(segment).is_some_and(|state| state.holders.is_held());
+        let sound = if is_held { Err(io::ErrorKind::ResourceBusy.into()) } else { self.prove(segment) };
         let mut appender = self.appender.lock();
         match &sound {
             Ok(()) => {
@@ -107,6 +109,7 @@ impl Store {
         let (start, size) = (self.geometry.start(segment), self.geometry.segment_size);
         let steps = || (0..size / STEP).map(|step| start + u64::from(step * STEP));
         let zeros = vec![0; STEP as usize];
+        self.detach_sent(segment)?;
         for at in steps() {
             self.file.write_all_at(&zeros, at)?;
         }

@@ -62,6 +62,8 @@ pub(super) struct Segment {
     pub read_errors: AtomicU32,
     /// Who reads it.
     pub holders: Holders,
+    /// Pages of it were sent, and may be on their way still.
+    pub is_sent: AtomicBool,
 }
 
 impl Segment {
@@ -98,6 +100,8 @@ pub(super) struct Store {
     pub metrics: TierMetrics,
     /// Reads of the page cache alone work here.
     pub nowait: AtomicBool,
+    /// Pages may be sent: they can be taken off the file before it is written over.
+    pub sends: AtomicBool,
     pub buffers: Arc<Buffers>,
     pub cold_reads: ColdReads,
 }
@@ -139,6 +143,7 @@ impl Store {
         };
         // Each read says all it wants; what the kernel reads beyond would be of another object.
         found.file.read_at_random();
+        let sends = found.file.can_detach();
         Self {
             geometry: found.geometry,
             file: found.file,
@@ -159,6 +164,7 @@ impl Store {
             admission,
             metrics,
             nowait: AtomicBool::new(true),
+            sends: AtomicBool::new(sends),
             buffers: Arc::default(),
             cold_reads: ColdReads::new(found.direct),
         }

@@ -5,6 +5,7 @@ mod faults;
 mod model;
 mod restart;
 mod room;
+mod send;
 
 use std::path::Path;
 
@@ -452,4 +453,15 @@ async fn a_disk_that_fails_takes_the_tier_out_of_service_and_nothing_else() {
     assert!(tier.writer(key(3)).is_none());
     assert!(tier.get(&key(2)).await.is_none());
     assert_holds(&tier, key(1), b"kept", &body(1, 1000)).await;
+}
+
+#[test]
+fn checksums_of_blocks_are_those_of_the_format_whatever_computes_them() {
+    let bytes = body(9, 70_000);
+    for len in [0, 1, 3, 8, 16, 17, 128, 129, 240, 241, 1000, 1024, 1025, 4096, 65_535, 65_536] {
+        for seed in [0, 1, 0x9e37_79b9_7f4a_7c15] {
+            let other = xxhash_rust::xxh3::xxh3_64_with_seed(&bytes[..len], seed);
+            assert_eq!(format::block_sum(&bytes[..len], seed), other, "{len} bytes, seed {seed}");
+        }
+    }
 }

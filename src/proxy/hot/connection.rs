@@ -118,6 +118,8 @@ struct Connection {
     client: Option<SocketAddr>,
     /// Requests that may follow the next one.
     reuses: Option<u32>,
+    /// Bytes of the request in the buffer, once it was read here: it has no content then.
+    length: Option<usize>,
 }
 
 /// What of a request is told when it is answered: places in the buffer.
@@ -151,6 +153,7 @@ impl Connection {
             tls,
             client,
             reuses: settings.keepalive_requests.map(|requests| requests.saturating_sub(1)),
+            length: None,
         }
     }
 
@@ -206,12 +209,14 @@ impl Connection {
 
     /// Answers the request in the buffer; whether the connection takes another one.
     async fn answer(&mut self, path: &Path) -> Result<bool, Reason> {
+        self.length = None;
         let edge = &*path.edge;
         let Some(cache) = edge.cache.filter(|_| self.settings.enabled) else { return Err(Reason::Off) };
         let started = std::time::Instant::now();
         let (asked, told) = {
             let mut slots: Slots<'_> = [const { MaybeUninit::uninit() }; MAX_FIELDS];
             let request = Request::parse(&self.buffer, &mut slots)?;
+            self.length = Some(request.length);
             (Asked::new(edge, self.scheme, &request, &mut self.memo)?, told(&request, &self.buffer))
         };
         let closes = told.closes || self.reuses == Some(0) || *self.shutdown.borrow();
@@ -256,9 +261,22 @@ impl Connection {
 
     /// Has the core answer the request in the buffer; the connection afterwards, if it takes another one.
     async fn hand_over<P: HttpServerApp>(self, proxy: &Arc<P>) -> Option<Self> {
-        let Self { mut wire, mut buffer, out, memo, timer, settings, shutdown, stopping, scheme, tls, client, reuses } =
-            self;
-        let own = request::length(&buffer);
+        let Self {
+            mut wire,
+            mut buffer,
+            out,
+            memo,
+            timer,
+            settings,
+            shutdown,
+            stopping,
+            scheme,
+            tls,
+            client,
+            reuses,
+            length,
+        } = self;
+        let own = length.map(|length| length as u64).or_else(|| request::length(&buffer));
         wire.feed(std::mem::take(&mut buffer), own);
         let mut session = ServerSession::new_http1(wire);
         session.set_keepalive((!*shutdown.borrow()).then_some(settings.keepalive_timeout.as_secs().max(1)));
@@ -283,6 +301,7 @@ impl Connection {
                     tls,
                     client,
                     reuses,
+                    length: None,
                 });
             }
             // Only the core knows where such a request ends, and what it has read of the next.

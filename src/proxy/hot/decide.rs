@@ -225,8 +225,9 @@ impl Asked {
         let tier = stored.tier();
         let (status, range) = self.write_head(edge, &stored, length, values, out)?;
         for found in primary.into_iter().chain([&stored]) {
-            if let Stored::Memory(held) = found {
-                cache.count_held(held);
+            match found {
+                Stored::Memory(held) => cache.count_held(held),
+                Stored::Disk(found) => cache.count_on_disk(found),
             }
         }
         let range = if self.method == Method::HEAD { 0..0 } else { range };

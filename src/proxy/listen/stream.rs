@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 /// A TCP stream behind a write buffer: the core writes a response in parts, which would be a system call each. What does
 /// not fit goes out together with what waits, in one vectored write and without a copy. pingora's own stream would measure
 /// the time that each read and write waits, for which there is no use here.
-pub(super) struct ClientStream {
+pub(in crate::proxy) struct ClientStream {
     tcp: TcpStream,
     digest: Option<Arc<SocketDigest>>,
     /// What is read before the socket is.
@@ -53,6 +53,11 @@ impl ClientStream {
         // The cell is new, so it takes the value.
         let _ = digest.peer_addr.set(Some(peer.into()));
         Self { tcp, digest: Some(Arc::new(digest)), ahead: Bytes::new(), pending: Vec::new(), gathers: 0 }
+    }
+
+    /// The socket, for who sends from a file; `None` while something waits that has to go before.
+    pub(in crate::proxy) fn socket(&self) -> Option<&TcpStream> {
+        self.pending.is_empty().then_some(&self.tcp)
     }
 
     /// Has small vectored writes gathered as well.

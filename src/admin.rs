@@ -8,6 +8,7 @@
 //! | `GET /routes` | the routes in force, where each stands, and what the servers of each origin are up to |
 //! | `GET /traffic` | the traffic rules that forward, their groups with weights and counts |
 //! | `GET`, `PUT /traffic/<site>/<rule>` | one of them; `{"weights": {"<group>": 50}}` changes it |
+//! | `GET /dns/why?name=…&subnet=…` | which node a client of a subnet is sent to, and why |
 //! | `POST /purge` | `{"urls": […], "prefixes": […], "hosts": […], "tags": […]}` or `{"all": true}`, each with `"soft": true` where it is meant to be kept as stale; or a form with `url=…`, `prefix=…`, `host=…`, `tag=…`, `all=true`, `soft=true` |
 //!
 //! Who may ask is decided in `guard`: a token where one is set, else nothing that a browser sends for another site.
@@ -74,6 +75,15 @@ pub trait Backend: Send + Sync + 'static {
     fn set_weights(&self, site: &str, rule: &str, weights: &[(String, u32)]) -> Result<RuleState, WeightsError> {
         let _ = (site, rule, weights);
         Err(WeightsError::NoRule)
+    }
+
+    /// Why the DNS plane sends a client of a subnet where it does.
+    ///
+    /// # Errors
+    /// There is no such plane, or the name or subnet is none.
+    fn dns_why(&self, name: &str, subnet: &str) -> Result<serde_json::Value, String> {
+        let _ = (name, subnet);
+        Err("this server has no [dns]".to_owned())
     }
 
     /// Takes stored responses out of every tier; durable before it returns. Runs to its end even if the caller hangs up,

@@ -2,6 +2,7 @@
 
 pub(crate) mod adapt;
 mod discovery;
+mod dns;
 mod operator;
 mod parts;
 mod routes;
@@ -11,6 +12,7 @@ use crate::admin;
 use crate::cache::{self, Cache};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::dns::Dns;
 use crate::metrics::Metrics;
 use crate::proxy::Edge;
 use crate::proxy::access_log::AccessLog;
@@ -55,6 +57,9 @@ pub enum StartError {
     /// The access log.
     #[error("{0}")]
     AccessLog(#[from] crate::proxy::access_log::OpenError),
+    /// The DNS plane.
+    #[error("{0}")]
+    Dns(#[from] crate::dns::StartError),
     /// The operating system refuses threads or signals.
     #[error("the runtime cannot start: {0}")]
     Runtime(#[from] std::io::Error),
@@ -120,24 +125,27 @@ async fn serve_until_stopped(config: Config) -> Result<(), StartError> {
     let parts = Parts::build(&effective, None, &clock, &metrics)?;
     let listeners = Listeners::bind(&config.listen)?;
     let admin = config.admin.as_ref().map(admin::bind).transpose()?;
+    let sockets = config.dns.as_ref().map(|dns| crate::dns::bind(&dns.server)).transpose()?;
     let log = Arc::new(AccessLog::start(&config.access_log, &metrics)?);
     let cache = config.cache.as_ref().map(|s| Cache::open(s, clock.clone(), &metrics)).transpose()?;
 
     let edge =
         Edge::new(parts.plane(&effective, &metrics)?, cache, Arc::clone(&log), clock.clone(), config.purge.clone());
     parts.begin();
-    let operator = Arc::new(Operator::new(Arc::clone(&edge), Arc::clone(&metrics)));
+    let dns_addresses = sockets.as_ref().map(crate::dns::Sockets::addresses).unwrap_or_default();
+    let dns = dns::start(&config, sockets, &metrics).await?;
+    let operator = Arc::new(Operator::new(Arc::clone(&edge), Arc::clone(&metrics), dns.clone()));
     let (stop, stopping) = watch::channel(false);
     let (end, ending) = watch::channel(false);
-    announce(&listeners, admin.as_ref());
+    announce(&listeners, &dns_addresses, admin.as_ref());
     let app = edge.into_app(config.runtime.threads, config.connections, &metrics);
     let serving = tokio::spawn(listen::serve(listeners, app, parts.tls_slot(), Arc::clone(&metrics), stopping));
     let administering = admin.map(|admin| tokio::spawn(admin.serve(Arc::clone(&operator) as _, ending)));
 
     let effective_now = Arc::new(effective.clone());
-    let operator_now = Arc::clone(&operator);
+    let operating = Arc::clone(&operator);
     let mut state =
-        Running { config, effective: effective_now, parts, edge, metrics, clock, log, operator: operator_now };
+        Running { config, effective: effective_now, parts, edge, metrics, clock, log, dns, operator: operating };
     state.routed(effective, discovered, discovery.as_mut());
     loop {
         let event = tokio::select! {
@@ -157,6 +165,9 @@ async fn serve_until_stopped(config: Config) -> Result<(), StartError> {
     }
     operator.drain();
     let _ = stop.send(true);
+    if let Some(dns) = &state.dns {
+        dns.stop();
+    }
     tokio::select! {
         _ = serving => tracing::info!("drained"),
         () = tokio::time::sleep(grace) => tracing::warn!("requests were still under way when the grace period ended"),
@@ -173,11 +184,12 @@ async fn serve_until_stopped(config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
-fn announce(listeners: &Listeners, admin: Option<&admin::Admin>) {
+fn announce(listeners: &Listeners, dns: &[SocketAddr], admin: Option<&admin::Admin>) {
     let list = |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
     tracing::info!(
         http = %list(listeners.http_addrs()),
         https = %list(listeners.https_addrs()),
+        dns = %list(dns),
         admin = %admin.map(admin::Admin::address).unwrap_or_default(),
         version = env!("CARGO_PKG_VERSION"),
         "serving"
@@ -208,6 +220,7 @@ struct Running {
     metrics: Arc<Metrics>,
     clock: Clock,
     log: Arc<AccessLog>,
+    dns: Option<Arc<Dns>>,
     operator: Arc<Operator>,
 }
 
@@ -257,13 +270,16 @@ impl Running {
     ) -> Result<(), StartError> {
         let effective = discovery::effective(&config, &mut discovered);
         let parts = Parts::build(&effective, Some(&self.parts), &self.clock, &self.metrics)?;
-        let plane = parts.plane(&effective, &self.metrics).inspect_err(|_| {
+        let undo = || {
             parts.discard(&self.parts);
             forget_sites(&effective, &self.effective, &self.metrics);
-        })?;
+        };
+        let plane = parts.plane(&effective, &self.metrics).inspect_err(|_| undo())?;
+        let names = dns::prepare(self.dns.as_ref(), (&self.config, &config), &self.metrics).inspect_err(|_| undo())?;
         // Nothing below can fail: from here on the new configuration is in force.
         parts.activate(&self.parts);
         let before = self.edge.swap_plane(plane);
+        dns::activate(self.dns.as_ref(), names);
         let before = (before, std::mem::replace(&mut self.parts, parts), Arc::clone(&self.effective));
         self.metrics.routes_rebuild.observe(begun.elapsed().as_secs_f64());
         // Taking thousands of routes apart takes as long as half of putting them together, and nobody waits for it.

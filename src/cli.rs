@@ -2,6 +2,8 @@
 
 mod check;
 mod discover;
+mod dns;
+mod geo;
 mod health;
 mod load;
 mod logging;
@@ -89,6 +91,8 @@ fn dispatch(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: 
             logging::init();
             discover::run(&args, &|name| std::env::var(name).ok(), err).into()
         }
+        Command::Dns(args) => dns::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
+        Command::Geo(args) => geo::run(&args, out, err).into(),
         Command::Health(args) => health::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
         Command::Load(args) => load::run(&args, out, err).into(),
         Command::Routes(args) => routes::run(&args, &|name| std::env::var(name).ok(), out, err).into(),
@@ -253,6 +257,12 @@ Examples:
 
 Exit status: 0 done; 1 something is not served as it was asked for; 64 wrong arguments; 69 no answer.")]
     Routes(routes::Routes),
+
+    /// Look into the DNS plane of a running server
+    Dns(dns::Dns),
+
+    /// Make databases of where addresses are
+    Geo(geo::Geo),
 
     /// Say whether a running server serves
     ///

@@ -5,6 +5,7 @@
 //! reading goes on. `config/selvedge.toml` shows every key.
 
 mod discovery;
+mod dns;
 mod environment;
 mod origins;
 mod problem;
@@ -56,6 +57,8 @@ pub struct Config {
     pub debug: proxy::explain::Settings,
     /// Containers that name their hosts themselves.
     pub discovery: Option<Discovery>,
+    /// The DNS plane; `None`: there is none.
+    pub dns: Option<crate::dns::settings::Settings>,
     /// Origins by name.
     pub origins: BTreeMap<Arc<str>, origin::Settings>,
     /// Proxies between the clients and this node, and what of their words counts.
@@ -220,6 +223,8 @@ fn whole(root: &Table<'_>, path: &Path) -> Option<Config> {
     let discovery_value = root.get("discovery");
     let discovers = discovery_value.is_some();
     let discovery = discovery_value.and_then(|v| v.table(|table| discovery::discovery(table, certificates))).flatten();
+    let dns_value = root.get("dns");
+    let dns = dns_value.and_then(|v| v.table(dns::dns)).flatten();
     let declared = origins::origins(root);
     let names: Vec<&str> = declared.iter().map(|(name, _)| *name).collect();
     let sites = sites::sites(root, &names, https.is_some(), discovers);
@@ -240,6 +245,7 @@ fn whole(root: &Table<'_>, path: &Path) -> Option<Config> {
         access_log,
         debug,
         discovery,
+        dns,
         origins,
         downstream,
         unknown_hosts,

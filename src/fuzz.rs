@@ -35,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "target", run: crate::proxy::fuzz_target },
     Target { name: "config", run: text::config },
     Target { name: "scope", run: text::scope },
+    Target { name: "dns", run: crate::dns::fuzz::request },
     Target { name: "sitemap", run: crate::cli::fuzz_sitemap },
 ];
 

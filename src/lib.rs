@@ -12,6 +12,7 @@ pub mod watched;
 
 // Layer 1: one concern each.
 pub mod cache;
+pub mod geo;
 pub mod origin;
 pub mod route;
 pub mod tls;
@@ -21,6 +22,7 @@ pub mod discovery;
 
 // Layer 2: the planes, and the load tester.
 pub mod admin;
+pub mod dns;
 pub mod load;
 pub mod proxy;
 

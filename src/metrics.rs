@@ -83,6 +83,19 @@ pub struct Metrics {
     pub discovery_notes: IntGaugeVec,
     /// `selvedge_discovery_updates_total`: snapshots that were translated.
     pub discovery_updates: IntCounter,
+    /// `selvedge_dns_queries_total{zone,transport,rcode}`: DNS queries answered (or kept from being by the rate limit);
+    /// `rcode` is `ignored` for what is no query.
+    pub dns_queries: IntCounterVec,
+    /// `selvedge_dns_steered_total{policy,node}`: answers that named a node.
+    pub dns_steered: IntCounterVec,
+    /// `selvedge_dns_limited_total{result}`: responses above the rate limit, `dropped` or `truncated`.
+    pub dns_limited: IntCounterVec,
+    /// `selvedge_dns_truncated_total`: answers that ask to come again by TCP.
+    pub dns_truncated: IntCounter,
+    /// `selvedge_dns_node_up{node}`: 0 while it fails its checks.
+    pub dns_node_up: IntGaugeVec,
+    /// `selvedge_dns_checks_total{node,result}`: health checks of nodes, `passed` or `failed`.
+    pub dns_checks: IntCounterVec,
     /// `selvedge_access_log_dropped_total`: events lost because the writer could not keep up.
     pub access_log_dropped: IntCounter,
 }
@@ -221,6 +234,12 @@ impl Metrics {
             discovery_containers: gauge(&r, "discovery_containers", "Containers in the last good snapshot."),
             discovery_notes: gauges(&r, "discovery_notes", "What is to be said of containers now.", &["level"]),
             discovery_updates: counter(&r, "discovery_updates_total", "Snapshots translated."),
+            dns_queries: counters(&r, "dns_queries_total", "DNS queries.", &["zone", "transport", "rcode"]),
+            dns_steered: counters(&r, "dns_steered_total", "DNS answers that named a node.", &["policy", "node"]),
+            dns_limited: counters(&r, "dns_limited_total", "DNS responses above the rate limit.", &["result"]),
+            dns_truncated: counter(&r, "dns_truncated_total", "DNS answers that ask to come again by TCP."),
+            dns_node_up: gauges(&r, "dns_node_up", "0 while a node fails its checks.", &["node"]),
+            dns_checks: counters(&r, "dns_checks_total", "Health checks of DNS nodes.", &["node", "result"]),
             access_log_dropped: counter(&r, "access_log_dropped_total", "Access log events lost."),
             registry: r,
         };

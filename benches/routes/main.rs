@@ -118,7 +118,11 @@ async fn run(options: &Options) -> Outcome<bool> {
     for round in 0..options.rounds * 2 {
         let rebuilding = round % 2 == 1;
         let span = Duration::from_secs(options.seconds.into());
-        let loading = tokio::spawn(load(edge.http, options.rate, span));
+        // On a thread of its own: making and handing over a snapshot takes this process long enough to show.
+        let (http, rate) = (edge.http, options.rate);
+        let loading = tokio::task::spawn_blocking(move || {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(load(http, rate, span))
+        });
         if rebuilding {
             let until = Instant::now() + span;
             while Instant::now() < until {

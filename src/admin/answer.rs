@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 pub(super) type Answer = Response<Full<Bytes>>;
 
 /// The endpoints with their methods, as a 404 lists them.
-const ENDPOINTS: [&str; 7] = [
+const ENDPOINTS: [&str; 8] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
     "GET /routes",
+    "GET /dns/why?name=…&subnet=…",
     "POST /purge",
     "GET /traffic",
     "PUT /traffic/<site>/<rule>",
@@ -39,6 +40,13 @@ pub(super) fn metrics(text: Vec<u8>) -> Answer {
 
 pub(super) fn routes(routes: &Value) -> Answer {
     json(StatusCode::OK, routes)
+}
+
+pub(super) fn dns_why(result: Result<Value, String>) -> Answer {
+    match result {
+        Ok(why) => json(StatusCode::OK, &why),
+        Err(error) => json(StatusCode::BAD_REQUEST, &json!({ "error": error })),
+    }
 }
 
 pub(super) fn purged(request_id: &str, soft: bool, report: &Report) -> Answer {

@@ -168,6 +168,10 @@ async fn respond(shared: &Shared, request: Request<Incoming>, who: Arc<str>) -> 
         "/readyz" if reads => answer::readiness(readiness(shared)),
         "/metrics" if reads => answer::metrics(shared.backend.metrics()),
         "/routes" if reads => answer::routes(&shared.backend.routes()),
+        "/dns/why" if reads => {
+            let value = |name: &str| parameter(head.uri.query().unwrap_or_default(), name);
+            answer::dns_why(shared.backend.dns_why(&value("name"), &value("subnet")))
+        }
         "/purge" if head.method == Method::POST => match purge::read(body).await {
             Ok(order) => carry_out(Arc::clone(&shared.backend), order, who).await,
             Err(bad) => answer::bad_purge(&bad),
@@ -175,10 +179,17 @@ async fn respond(shared: &Shared, request: Request<Incoming>, who: Arc<str>) -> 
         path if path == "/traffic" || path.starts_with("/traffic/") => {
             traffic::respond(&*shared.backend, &head.method, path, body, &who).await
         }
-        "/healthz" | "/readyz" | "/metrics" | "/routes" => answer::wrong_method("GET, HEAD"),
+        "/healthz" | "/readyz" | "/metrics" | "/routes" | "/dns/why" => answer::wrong_method("GET, HEAD"),
         "/purge" => answer::wrong_method("POST"),
         _ => answer::no_endpoint(),
     }
+}
+
+/// A parameter of a query string, decoded; empty if there is none.
+fn parameter(query: &str, name: &str) -> String {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let value = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back().unwrap_or_default();
+    percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned()
 }
 
 fn readiness(shared: &Shared) -> Readiness {

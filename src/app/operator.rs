@@ -3,6 +3,7 @@
 use super::routes::Routes;
 use crate::admin::{Backend, Readiness};
 use crate::cache::purge::{Failure, Order, Report};
+use crate::dns::{self, Dns};
 use crate::metrics::Metrics;
 use crate::proxy::Edge;
 use crate::route::traffic::{RuleState, WeightsError};
@@ -17,12 +18,13 @@ pub struct Operator {
     metrics: Arc<Metrics>,
     draining: AtomicBool,
     routes: ArcSwapOption<Routes>,
+    dns: Option<Arc<Dns>>,
 }
 
 impl Operator {
-    /// Over a running edge.
-    pub fn new(edge: Arc<Edge>, metrics: Arc<Metrics>) -> Self {
-        Self { edge, metrics, draining: AtomicBool::new(false), routes: ArcSwapOption::empty() }
+    /// Over a running edge, and its DNS plane if it has one.
+    pub fn new(edge: Arc<Edge>, metrics: Arc<Metrics>, dns: Option<Arc<Dns>>) -> Self {
+        Self { edge, metrics, draining: AtomicBool::new(false), routes: ArcSwapOption::empty(), dns }
     }
 
     /// These routes are in force now.
@@ -63,6 +65,12 @@ impl Backend for Operator {
         let live = rules.iter().find(|live| live.name() == (site, rule)).ok_or(WeightsError::NoRule)?;
         live.set(weights)?;
         Ok(live.state())
+    }
+
+    fn dns_why(&self, name: &str, subnet: &str) -> Result<serde_json::Value, String> {
+        let dns = self.dns.as_ref().ok_or("this server has no [dns]")?;
+        let question = dns::Question::parse(name, subnet)?;
+        Ok(dns.why(&question))
     }
 
     async fn purge(&self, order: Order, request_id: String, who: String) -> Result<Report, Failure> {

@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::config::{Config, Site};
+use crate::dns;
 use crate::metrics::Metrics;
 use crate::origin::{self, Origin, Resolver};
 use crate::proxy::Shadow;
@@ -271,6 +272,10 @@ impl Tls {
     }
 }
 
+fn server(dns: &Option<dns::settings::Settings>) -> Option<&dns::settings::ServerSettings> {
+    dns.as_ref().map(|dns| &dns.server)
+}
+
 /// Checks that `new` needs no new process.
 ///
 /// # Errors
@@ -293,6 +298,7 @@ pub fn same_process(old: &Config, new: &Config) -> Result<(), PartsError> {
         downstream: _,
         unknown_hosts: _,
         discovery,
+        dns,
     } = new;
     let changed: Vec<&'static str> = [
         ("[runtime]", *runtime != old.runtime),
@@ -302,6 +308,7 @@ pub fn same_process(old: &Config, new: &Config) -> Result<(), PartsError> {
         ("[purge]", *purge != old.purge),
         ("[access_log]", *access_log != old.access_log),
         ("[discovery]", *discovery != old.discovery),
+        ("dns.listen, dns.threads, dns.cookie_secret or [dns.tcp]", server(dns) != server(&old.dns)),
     ]
     .into_iter()
     .filter_map(|(name, differs)| differs.then_some(name))

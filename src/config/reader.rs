@@ -50,6 +50,11 @@ impl Document<'_> {
         }
     }
 
+    /// Whether anything was written down yet.
+    pub fn has_problems(&self) -> bool {
+        !self.problems.borrow().is_empty()
+    }
+
     /// Line and column of a byte offset.
     pub fn position(&self, offset: usize) -> Position {
         let mut end = offset.min(self.text.len());

@@ -351,7 +351,8 @@ fn output(value: &Value<'_>) -> Option<access_log::Output> {
     }
 }
 
-fn addresses(value: &Value<'_>, taken: &mut Vec<(SocketAddr, String)>) -> Vec<SocketAddr> {
+/// Addresses and ports; each is noted in `taken`.
+pub(super) fn addresses(value: &Value<'_>, taken: &mut Vec<(SocketAddr, String)>) -> Vec<SocketAddr> {
     let mut addresses = Vec::new();
     for element in value.array("[\"0.0.0.0:80\"]").unwrap_or_default() {
         if let Some(address) = element.string("[\"0.0.0.0:80\"]").and_then(|text| socket_address(text, &element)) {

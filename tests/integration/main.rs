@@ -13,6 +13,7 @@ mod contract;
 mod demo;
 mod deploy;
 mod disk;
+mod dns;
 mod docker;
 mod durability;
 mod faults;

@@ -3,6 +3,7 @@
 use super::{completed, found};
 
 mod balance;
+mod dns;
 mod origins;
 mod rules;
 mod sites;
@@ -12,7 +13,7 @@ pub(super) type Case = (&'static str, &'static str, &'static str);
 
 #[test]
 fn each_slip_is_named_with_its_place_and_remedy() {
-    let files = [CASES, origins::CASES, balance::CASES, rules::CASES, sites::CASES];
+    let files = [CASES, dns::CASES, origins::CASES, balance::CASES, rules::CASES, sites::CASES];
     for (file, message, remedy) in files.into_iter().flatten() {
         assert_eq!(found(&completed(file)), [format!("{message} | {remedy}")], "{file}");
     }

@@ -3,7 +3,7 @@
 use super::connection::Timer;
 use super::decide::Content;
 use crate::cache::direct::Held;
-use crate::cache::disk::Placed;
+use crate::cache::disk::Object;
 use crate::proxy::CLIENT_WRITE_TIMEOUT;
 use crate::proxy::failure::Failure;
 use crate::proxy::listen::ClientStream;
@@ -11,18 +11,24 @@ use pingora::protocols::Stream;
 use rustix::net::SendFlags;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use tokio::io::{AsyncWrite, Interest};
+use tokio::net::TcpStream;
 
 /// Pieces of one write.
 const MAX_SLICES: usize = 16;
 /// Bytes that are read from the disk at a time: what stays in a core's own cache until it is sent.
 const DISK_PIECE: usize = 128 << 10;
 
+/// Bytes that are verified as a whole.
+const DISK_BLOCK: u64 = 64 << 10;
 /// Pieces of at least so many bytes are sent out of the page cache: for less, the calls cost what the copy costs.
 const FROM_PAGES: usize = 32 << 10;
+/// Bytes that are sent so at a time, once a connection takes them. No memory waits for a slow client.
+const SENT_PIECE: usize = 512 << 10;
 
 /// How far an answer came.
 pub struct Sent {
@@ -59,31 +65,10 @@ pub async fn answer(stream: &mut Stream, timer: &mut Timer, head: &[u8], content
         Content::Memory(held, range) => {
             write(stream, timer, head, &Part::Held(held, range.start, range.end), &mut sent).await
         }
-        Content::Disk(object, range) => {
-            let (mut at, mut head) = (range.start, head);
-            loop {
-                let max = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(DISK_PIECE);
-                let bytes = match object.read(at, max).await {
-                    Ok(bytes) if !bytes.is_empty() && bytes.len() <= max => bytes,
-                    Ok(_) | Err(_) => return Sent { content: sent, failure: Some(Failure::Internal) },
-                };
-                let (of_head, of_bytes) = match bytes.len() {
-                    FROM_PAGES.. => from_pages(stream, head, object.placed(at, bytes.len())),
-                    _ => (0, 0),
-                };
-                sent += of_bytes as u64;
-                // What the socket did not take is here, verified.
-                let rest = Part::Bytes(&bytes[of_bytes..]);
-                let done = write(stream, timer, &head[of_head..], &rest, &mut sent).await;
-                at += bytes.len() as u64;
-                head = &[];
-                if done.is_err() || at >= range.end {
-                    break done;
-                }
-                // Without a wait nobody else would have a turn.
-                tokio::task::consume_budget().await;
-            }
-        }
+        Content::Disk(object, range) => match from_disk(stream, timer, head, object, range.clone(), &mut sent).await {
+            Ok(done) => done,
+            Err(failure) => return Sent { content: sent, failure: Some(failure) },
+        },
     };
     let done = match done {
         Ok(()) => flush(stream, timer).await,
@@ -92,19 +77,91 @@ pub async fn answer(stream: &mut Stream, timer: &mut Timer, head: &[u8], content
     Sent { content: sent, failure: done.err().map(|_| Failure::ClientGone) }
 }
 
-/// Sends a head and content that lies in the page cache, over a connection that takes bytes as they are, as far as it
-/// takes them at once; how many bytes of both it took. What went wrong comes up again with the rest.
-fn from_pages(stream: &Stream, head: &[u8], placed: Option<Placed>) -> (usize, usize) {
-    let socket = (**stream).as_any().downcast_ref::<ClientStream>().and_then(ClientStream::socket);
-    let (Some(socket), Some(placed)) = (socket, placed) else { return (0, 0) };
-    let together = SendFlags::MORE | SendFlags::NOSIGNAL;
-    let send = || if head.is_empty() { Ok(0) } else { Ok(rustix::net::send(socket, head, together)?) };
-    let of_head = socket.try_io(Interest::WRITABLE, send).unwrap_or(0);
-    if of_head < head.len() {
-        return (of_head, 0);
+/// Writes a head and content that is on the disk, piece by piece. The inner result is the connection's.
+async fn from_disk(
+    stream: &mut Stream,
+    timer: &mut Timer,
+    mut head: &[u8],
+    object: &Object,
+    Range { start: mut at, end }: Range<u64>,
+    sent: &mut u64,
+) -> Result<io::Result<()>, Failure> {
+    let mut piece = DISK_PIECE;
+    loop {
+        // Up to the end of a block: what is verified beyond would be kept for the next read.
+        let max = usize::try_from(end - at).unwrap_or(usize::MAX).min(piece - (at % DISK_BLOCK) as usize);
+        let bytes = match object.read(at, max).await {
+            Ok(bytes) if !bytes.is_empty() && bytes.len() <= max => bytes,
+            Ok(_) | Err(_) => return Err(Failure::Internal),
+        };
+        piece = DISK_PIECE;
+        if bytes.len() >= FROM_PAGES
+            && let Some(of_head) = send_head(stream, head)
+        {
+            head = &head[of_head..];
+            let taken = if head.is_empty() { send_pages(stream, object, at, bytes.len()) } else { None };
+            if let Some(taken) = taken {
+                *sent += taken as u64;
+                at += taken as u64;
+                if taken < bytes.len() {
+                    // What the client does not take yet needs no memory: it is read anew.
+                    drop(bytes);
+                    if let Err(error) = within(timer, |cx| poll_writable(stream, cx)).await {
+                        return Ok(Err(error));
+                    }
+                } else {
+                    piece = SENT_PIECE;
+                }
+                if at >= end {
+                    return Ok(Ok(()));
+                }
+                // Without a wait nobody else would have a turn.
+                tokio::task::consume_budget().await;
+                continue;
+            }
+        }
+        let done = write(stream, timer, head, &Part::Bytes(&bytes), sent).await;
+        at += bytes.len() as u64;
+        head = &[];
+        if done.is_err() || at >= end {
+            return Ok(done);
+        }
     }
-    let sent = socket.try_io(Interest::WRITABLE, || placed.send_to(socket.as_fd()).unwrap_or(Ok(0)));
-    (of_head, sent.unwrap_or(0))
+}
+
+/// The socket of a connection that takes bytes as they are, where nothing waits to go before.
+fn socket(stream: &Stream) -> Option<&TcpStream> {
+    (**stream).as_any().downcast_ref::<ClientStream>()?.socket()
+}
+
+/// Sends a head that content out of the page cache is to follow in the same packet; how much of it went, or `None` where
+/// it is not to be sent like this.
+fn send_head(stream: &Stream, head: &[u8]) -> Option<usize> {
+    let socket = socket(stream)?;
+    let together = SendFlags::MORE | SendFlags::NOSIGNAL;
+    let send = || Ok(rustix::net::send(socket, head, together)?);
+    Some(if head.is_empty() { 0 } else { socket.try_io(Interest::WRITABLE, send).unwrap_or(0) })
+}
+
+/// Sends content that was just read out of the page cache, as far as the socket takes it at once; `None` where that
+/// cannot be. What else goes wrong comes up again when it is written.
+fn send_pages(stream: &Stream, object: &Object, at: u64, len: usize) -> Option<usize> {
+    let (socket, mut taken) = (socket(stream)?, 0);
+    while taken < len {
+        let placed = object.placed(at + taken as u64, len - taken);
+        let send = || placed.and_then(|placed| placed.send_to(socket.as_fd())).unwrap_or(Ok(0));
+        match socket.try_io(Interest::WRITABLE, send) {
+            Ok(more @ 1..) => taken += more,
+            // Until it is told that there is room again.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(taken),
+            Ok(0) | Err(_) => return (taken > 0).then_some(taken),
+        }
+    }
+    Some(taken)
+}
+
+fn poll_writable(stream: &Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    socket(stream).map_or(Poll::Ready(Ok(())), |socket| socket.poll_write_ready(cx))
 }
 
 async fn write(stream: &mut Stream, timer: &mut Timer, head: &[u8], part: &Part<'_>, sent: &mut u64) -> io::Result<()> {
@@ -150,10 +207,7 @@ pub async fn flush(stream: &mut Stream, timer: &mut Timer) -> io::Result<()> {
 }
 
 /// Polls until it is done; the time that a client has to take something begins when it has to be waited for.
-async fn within<T>(
-    timer: &mut Timer,
-    mut poll: impl FnMut(&mut std::task::Context<'_>) -> Poll<io::Result<T>>,
-) -> io::Result<T> {
+async fn within<T>(timer: &mut Timer, mut poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>) -> io::Result<T> {
     let mut waits = false;
     poll_fn(|cx| match poll(cx) {
         Poll::Ready(done) => Poll::Ready(done),

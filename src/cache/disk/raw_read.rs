@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use rustix::io::Errno;
@@ -21,35 +21,28 @@ const READ_AHEAD: u64 = 128 << 10;
 const COLD_READS: usize = 64;
 /// Bytes of a read from which on the page cache is worth passing by: of smaller ones it keeps the neighbours as well.
 const DIRECT: usize = 32 << 10;
-/// Reads of the disk that are remembered.
-const REMEMBERED: usize = 1 << 12;
 
 /// Reads that the page cache does not answer. To read past it takes a fifth of the processor's time and half the disk's.
-/// What is read again soon goes through it, and is there from then on; most never is, and would push others out.
+/// What is read again goes through it, and is there from then on; most never is, and would push others out.
+///
+/// Which is which the page cache itself remembers: only the first page of a large read is asked for at first, and it stays
+/// there. To ask for all of it would be wrong for another reason: since Linux 5.10 a read that is not to wait begins to
+/// read ahead what it does not find, and everything would come from the disk twice.
 pub(super) struct ColdReads {
     turns: Semaphore,
     direct: Option<DirectFile>,
     is_usable: AtomicBool,
-    /// Where the last reads began. Of two that share a slot the later one is known.
-    recent: Box<[AtomicU32]>,
 }
 
 impl ColdReads {
     pub fn new(direct: Option<DirectFile>) -> Self {
         let (turns, is_usable) = (Semaphore::new(COLD_READS), AtomicBool::new(direct.is_some()));
-        Self { turns, direct, is_usable, recent: (0..REMEMBERED).map(|_| AtomicU32::new(0)).collect() }
+        Self { turns, direct, is_usable }
     }
 
-    /// What to read past the page cache with, if this read of `len` bytes at `at` should be.
-    fn direct(&self, at: u64, len: usize) -> Option<&DirectFile> {
-        if len < DIRECT || !self.is_usable.load(Ordering::Relaxed) {
-            return None;
-        }
-        // Records begin at multiples of 64.
-        let hash = (at / 64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let (slot, mark) = ((hash >> 52) as usize % REMEMBERED, hash as u32 | 1);
-        let again = self.recent[slot].swap(mark, Ordering::Relaxed) == mark;
-        self.direct.as_ref().filter(|_| !again)
+    /// What to read past the page cache with, if it is possible and worth it for `len` bytes.
+    fn direct(&self, len: usize) -> Option<&DirectFile> {
+        self.direct.as_ref().filter(|_| len >= DIRECT && self.is_usable.load(Ordering::Relaxed))
     }
 
     fn give_up_direct(&self) {
@@ -81,7 +74,7 @@ impl Store {
         }
         let at = self.geometry.start(segment) + u64::from(offset);
         let mut buffer = self.buffers.take(len as usize, at);
-        let cached = self.read_cached(buffer.as_mut(), at);
+        let (cached, past) = self.read_what_is_cached(buffer.as_mut(), at);
         if cached == len as usize {
             return Ok(buffer.freeze());
         }
@@ -91,20 +84,39 @@ impl Store {
         // More at once is no faster, and the pool's threads are there for others too. It is never closed.
         let _turn = self.cold_reads.turns.acquire().await;
         let store = Arc::clone(self);
-        let read = move || store.read_cold(buffer, at, cached).map(Buffer::freeze);
+        let read = move || store.read_cold(buffer, at, cached, past).map(Buffer::freeze);
         match tokio::task::spawn_blocking(read).await {
             Ok(done) => done.map_err(|error| self.read_failed(segment, at, &error)),
             Err(_) => Err(ReadError::Io(io::ErrorKind::Interrupted)),
         }
     }
 
-    /// The rest of a buffer whose first `cached` bytes are there. Blocks.
-    fn read_cold(&self, mut buffer: Buffer, at: u64, cached: usize) -> io::Result<Buffer> {
-        if let Some(direct) = self.cold_reads.direct(at, buffer.len() - cached)
+    /// How many bytes of it the page cache has, and whether the rest is to be read past it.
+    fn read_what_is_cached(&self, buffer: &mut [u8], at: u64) -> (usize, bool) {
+        // Where the page cache cannot be asked, nothing would ever be read through it.
+        if self.cold_reads.direct(buffer.len()).is_none() || !self.nowait.load(Ordering::Relaxed) {
+            return (self.read_cached(buffer, at), false);
+        }
+        let (first, rest) = buffer.split_at_mut((DirectFile::PAGE - at % DirectFile::PAGE) as usize);
+        let cached = self.read_cached(first, at);
+        if cached < first.len() {
+            return (cached, true);
+        }
+        (cached + self.read_cached(rest, at + cached as u64), false)
+    }
+
+    /// The rest of a buffer whose first `cached` bytes are there; `past` the page cache if possible. Blocks.
+    fn read_cold(&self, mut buffer: Buffer, at: u64, cached: usize, past: bool) -> io::Result<Buffer> {
+        if past
+            && let Some(direct) = self.cold_reads.direct(buffer.len())
             && let Some((pages, start)) = buffer.pages(cached)
         {
             match direct.read_exact_at(pages, start) {
-                Ok(()) => return Ok(buffer),
+                Ok(()) => {
+                    // For the next time; newer kernels have begun to when the page was asked for.
+                    self.file.will_read(at, 1);
+                    return Ok(buffer);
+                }
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.cold_reads.give_up_direct(),
                 // The page cache may have what the disk has not, and the error is told there.
                 Err(_) => {}

@@ -120,7 +120,7 @@ async fn serve_until_stopped(config: Config) -> Result<(), StartError> {
         Some(settings) => Some(Discovery::start(settings).await),
         None => None,
     };
-    let mut discovered = discovery.as_ref().map(|d| d.discovered(&config)).unwrap_or_default();
+    let mut discovered = discovery.as_mut().map(|d| d.discovered(&config)).unwrap_or_default();
     let effective = discovery::effective(&config, &mut discovered);
     let parts = Parts::build(&effective, None, &clock, &metrics)?;
     let listeners = Listeners::bind(&config.listen)?;
@@ -243,10 +243,10 @@ impl Running {
         self.metrics.reloads.with_label_values(&[result]).inc();
     }
 
-    fn try_reload(&mut self, begun: Instant, discovery: Option<&mut Discovery>) -> Result<(), StartError> {
+    fn try_reload(&mut self, begun: Instant, mut discovery: Option<&mut Discovery>) -> Result<(), StartError> {
         let config = load(Path::new(&self.config.source))?;
         parts::same_process(&self.config, &config)?;
-        let discovered = discovery.as_ref().map(|d| d.discovered(&config)).unwrap_or_default();
+        let discovered = discovery.as_mut().map(|d| d.discovered(&config)).unwrap_or_default();
         self.apply(begun, config, discovered, discovery)
     }
 

@@ -60,13 +60,13 @@ pub struct Config {
     /// The DNS plane; `None`: there is none.
     pub dns: Option<crate::dns::settings::Settings>,
     /// Origins by name.
-    pub origins: BTreeMap<Arc<str>, origin::Settings>,
+    pub origins: BTreeMap<Arc<str>, Arc<origin::Settings>>,
     /// Proxies between the clients and this node, and what of their words counts.
     pub downstream: Downstream,
     /// What requests get that no site takes.
     pub unknown_hosts: UnknownHosts,
     /// Sites in the order of the file.
-    pub sites: Vec<Site>,
+    pub sites: Vec<Arc<Site>>,
 }
 
 /// Threads and shutdown.
@@ -232,7 +232,8 @@ fn whole(root: &Table<'_>, path: &Path) -> Option<Config> {
     let hosts: Vec<String> = sites.iter().flat_map(|site| site.hosts.iter().map(ToString::to_string)).collect();
     let unknown_hosts =
         root.section("unknown_hosts", |table| settings::unknown_hosts(table, &hosts)).unwrap_or_default();
-    let origins = declared.into_iter().filter_map(|(name, origin)| Some((Arc::from(name), origin?))).collect();
+    let origins =
+        declared.into_iter().filter_map(|(name, origin)| Some((Arc::from(name), Arc::new(origin?)))).collect();
     Some(Config {
         source: path.to_owned(),
         runtime,

@@ -11,7 +11,7 @@ mod table;
 pub mod traffic;
 
 pub use pattern::{HostPatternError, PathPatternError};
-pub use table::{BuildProblem, Match, RouteTable};
+pub use table::{BuildProblem, Hosts, Match, PreparedSite, RouteTable};
 
 use std::sync::Arc;
 

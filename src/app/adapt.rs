@@ -7,7 +7,8 @@ use crate::config::{DiscoveryFolders, Route, Site};
 use crate::discovery::Snapshot;
 use crate::discovery::nginx_proxy::{self, Facts};
 use crate::discovery::nginx_proxy::{
-    Access, Caching, DefaultRoot, Directives, Files, Level, Note, PathRoute, ProxySettings, Translation, Www,
+    Access, Caching, DefaultRoot, Directives, Files, Level, Note, PathRoute, ProxySettings, Translation, Translator,
+    Www,
 };
 use crate::origin;
 use crate::origin::balance::Algorithm;
@@ -19,7 +20,7 @@ use crate::route::settings::{
 use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,9 +28,9 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct Discovered {
     /// Sites, after those of the file.
-    pub sites: Vec<Site>,
+    pub sites: Vec<Arc<Site>>,
     /// Their origins.
-    pub origins: BTreeMap<Arc<str>, origin::Settings>,
+    pub origins: BTreeMap<Arc<str>, Arc<origin::Settings>>,
     /// The same, as containers asked for it.
     pub translation: Translation,
 }
@@ -48,26 +49,123 @@ pub struct Surroundings<'a> {
     pub taken: &'a HashSet<String>,
 }
 
-/// Translates a snapshot. Whatever is wrong with one host is in the notes and leaves the others alone.
-pub fn adapt(snapshot: &Snapshot, files: &Files, around: &Surroundings<'_>) -> Discovered {
-    let facts = Facts { snapshot: Cow::Borrowed(snapshot), proxy: around.proxy.clone(), files: files.clone() };
-    let translation = nginx_proxy::translate(&facts);
-    let mut adapter = Adapter { around, notes: Vec::new(), hosts: HashSet::new(), out: Discovered::default() };
-    for site in &translation.sites {
-        adapter.site(site, &translation.fallback.default_root);
+/// Translates snapshots, and remembers what became of the last: sites that are as they were are the same ones.
+#[derive(Default)]
+pub struct Adaptation {
+    translator: Translator,
+    /// What each of `made` was made from beside its site.
+    beside: Beside,
+    /// By the address of what was asked for, which each of them holds.
+    made: HashMap<usize, Arc<Made>>,
+}
+
+/// What sites are made from that is not their own.
+#[derive(Default)]
+struct Beside {
+    proxy: ProxySettings,
+    folders: DiscoveryFolders,
+    http: Vec<u16>,
+    https: Vec<u16>,
+    default_root: DefaultRoot,
+}
+
+/// A site in the configuration's words.
+struct Made {
+    asked: Arc<nginx_proxy::Site>,
+    /// Its host, as all ways to write it come to.
+    pattern: String,
+    site: Arc<Site>,
+    origins: Vec<(Arc<str>, Arc<origin::Settings>)>,
+    notes: Vec<Note>,
+}
+
+impl Adaptation {
+    /// Translates a snapshot. Whatever is wrong with one host is in the notes and leaves the others alone.
+    pub fn adapt(&mut self, snapshot: &Snapshot, files: &Files, around: &Surroundings<'_>) -> Discovered {
+        let facts = Facts {
+            snapshot: Cow::Borrowed(snapshot),
+            proxy: Cow::Borrowed(around.proxy),
+            files: Cow::Borrowed(files),
+        };
+        let mut translation = self.translator.translate(&facts);
+        let made = self.made(&translation, around);
+        let (mut sites, mut origins) = (Vec::with_capacity(made.len()), Vec::with_capacity(made.len()));
+        let mut hosts = HashSet::with_capacity(made.len());
+        let mut notes = Vec::new();
+        for made in &made {
+            let host = &made.asked.host;
+            let note = |level, text: &str| Note { level, host: Some(host.clone()), container: None, text: text.into() };
+            if around.taken.contains(&made.pattern) {
+                let text = "the configuration file has a site for this host, which answers";
+                notes.push(note(Level::Warning, text));
+            } else if !hosts.insert(made.pattern.as_str()) {
+                notes.push(note(Level::Problem, "another way of writing the same host has been taken before"));
+            } else {
+                sites.push(Arc::clone(&made.site));
+                origins.extend_from_slice(&made.origins);
+                notes.extend_from_slice(&made.notes);
+            }
+        }
+        if !notes.is_empty() {
+            translation.notes.extend(notes);
+            translation.notes.sort();
+        }
+        Discovered { sites, origins: origins.into_iter().collect(), translation }
     }
-    let Adapter { notes, mut out, .. } = adapter;
-    out.translation = translation;
-    out.translation.notes.extend(notes);
-    out.translation.notes.sort();
-    out
+
+    /// Every site that is asked for, those anew that are not as they were.
+    fn made(&mut self, translation: &Translation, around: &Surroundings<'_>) -> Vec<Arc<Made>> {
+        let default_root = &translation.fallback.default_root;
+        if !self.beside.is_of(around, default_root) {
+            self.beside = Beside::of(around, default_root);
+            self.made.clear();
+        }
+        let make = |asked: &Arc<nginx_proxy::Site>| {
+            let known = self.made.get(&Arc::as_ptr(asked).addr());
+            known.cloned().unwrap_or_else(|| Arc::new(Made::of(asked, around, default_root)))
+        };
+        let all: Vec<Arc<Made>> = translation.sites.iter().map(make).collect();
+        self.made = all.iter().map(|made| (Arc::as_ptr(&made.asked).addr(), Arc::clone(made))).collect();
+        all
+    }
+}
+
+impl Beside {
+    fn of(around: &Surroundings<'_>, default_root: &DefaultRoot) -> Self {
+        // Destructured, so that what sites are made from has to be placed here.
+        let Surroundings { proxy, folders, http, https, taken: _ } = *around;
+        Self {
+            proxy: proxy.clone(),
+            folders: folders.clone(),
+            http: http.to_vec(),
+            https: https.to_vec(),
+            default_root: default_root.clone(),
+        }
+    }
+
+    fn is_of(&self, around: &Surroundings<'_>, root: &DefaultRoot) -> bool {
+        let Self { proxy, folders, http, https, default_root } = self;
+        proxy == around.proxy
+            && folders == around.folders
+            && http == around.http
+            && https == around.https
+            && default_root == root
+    }
+}
+
+impl Made {
+    fn of(asked: &Arc<nginx_proxy::Site>, around: &Surroundings<'_>, default_root: &DefaultRoot) -> Self {
+        let mut adapter = Adapter { around, notes: Vec::new(), origins: Vec::new() };
+        let site = Arc::new(adapter.site(asked, default_root));
+        let Adapter { notes, origins, .. } = adapter;
+        Self { asked: Arc::clone(asked), pattern: asked.pattern.to_string(), site, origins, notes }
+    }
 }
 
 struct Adapter<'a> {
     around: &'a Surroundings<'a>,
     notes: Vec<Note>,
-    hosts: HashSet<String>,
-    out: Discovered,
+    origins: Vec<(Arc<str>, Arc<origin::Settings>)>,
 }
 
 impl Adapter<'_> {
@@ -75,15 +173,8 @@ impl Adapter<'_> {
         self.notes.push(Note { level, host: Some(Arc::clone(host)), container: None, text: text.into() });
     }
 
-    fn site(&mut self, site: &nginx_proxy::Site, default_root: &DefaultRoot) {
+    fn site(&mut self, site: &nginx_proxy::Site, default_root: &DefaultRoot) -> Site {
         let host = &site.host;
-        let pattern = site.pattern.to_string();
-        if self.around.taken.contains(&pattern) {
-            return self.note(Level::Warning, host, "the configuration file has a site for this host, which answers");
-        }
-        if !self.hosts.insert(pattern) {
-            return self.note(Level::Problem, host, "another way of writing the same host has been taken before");
-        }
         let mut paths = HashSet::new();
         let mut routes = Vec::new();
         let nothing = PathRoute::unserved();
@@ -97,7 +188,7 @@ impl Adapter<'_> {
             }
         }
         let settings = self.settings(site, default_root);
-        self.out.sites.push(Site {
+        Site {
             name: Arc::clone(host),
             hosts: vec![site.pattern.clone()],
             settings,
@@ -105,7 +196,7 @@ impl Adapter<'_> {
             source: Arc::clone(&site.source),
             discovered: true,
             routes,
-        });
+        }
     }
 
     fn settings(&mut self, site: &nginx_proxy::Site, default_root: &DefaultRoot) -> SiteSettings {
@@ -202,7 +293,8 @@ impl Adapter<'_> {
             Algorithm::RoundRobin
         });
         let local = merged(&site.directives, &route.directives);
-        self.out.origins.insert(Arc::clone(&name), servers::origin_of(site, route, &local, balance));
+        let origin = servers::origin_of(site, route, &local, balance);
+        self.origins.push((Arc::clone(&name), Arc::new(origin)));
         let (cache, lifetime) = match site.cache {
             Caching::Off => (false, None),
             Caching::On => (true, None),
@@ -356,7 +448,7 @@ mod tests {
         let folders = DiscoveryFolders::default();
         let taken = ["taken.test".to_owned()].into();
         let around = Surroundings { proxy: &proxy, folders: &folders, http: &[80], https: &[443], taken: &taken };
-        adapt(&snapshot, files, &around)
+        Adaptation::default().adapt(&snapshot, files, &around)
     }
 
     fn container(name: &str, settings: &[(&str, &str)]) -> Container {
@@ -378,6 +470,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_adapted_before_leaves_no_trace() {
+        let folders = DiscoveryFolders { htpasswd: Some("/p".into()), html: Some("/h".into()), ..Default::default() };
+        let mut adaptation = Adaptation::default();
+        let cases = nginx_proxy::cases::all();
+        for (n, case) in cases.iter().chain(cases.iter().rev()).enumerate() {
+            let (facts, _) = case.world.facts();
+            let taken = if n % 5 == 0 { ["a.example".to_owned()].into() } else { HashSet::new() };
+            let (proxy, http): (_, &[u16]) = (&*facts.proxy, if n % 7 == 0 { &[80, 8080] } else { &[80] });
+            let around = Surroundings { proxy, folders: &folders, http, https: &[443], taken: &taken };
+            for _ in 0..2 {
+                let now = adaptation.adapt(&facts.snapshot, &facts.files, &around);
+                let alone = Adaptation::default().adapt(&facts.snapshot, &facts.files, &around);
+                assert_eq!(format!("{now:?}"), format!("{alone:?}"), "{}", case.name);
+            }
+        }
+    }
+
+    #[test]
     fn hosts_of_the_file_and_doubles_are_left_out_and_told() {
         let host = [("VIRTUAL_HOST", "taken.test,[::1],[0:0::1],ok.test")];
         let doubled = [("VIRTUAL_HOST", "ok.test"), ("VIRTUAL_PATH", "^~ /")];
@@ -393,7 +503,7 @@ mod tests {
         let refused = [("VIRTUAL_HOST", "a.test"), ("VIRTUAL_PROTO", "uwsgi"), ("VIRTUAL_PATH", "/x")];
         let discovered = adapted(vec![container("a", &refused)], &Files::default());
         assert_eq!(discovered.sites[0].routes[0].path.to_string(), "/");
-        let origin::Settings::Http(http) = &discovered.origins["docker:a.test/"] else { panic!("a bucket") };
+        let origin::Settings::Http(http) = &*discovered.origins["docker:a.test/"] else { panic!("a bucket") };
         assert!(http.servers.is_empty());
     }
 
@@ -425,7 +535,7 @@ mod tests {
             let mut one = container("a", &[("VIRTUAL_HOST", "a.test")]);
             one.labels.insert("com.github.nginx-proxy.nginx-proxy.keepalive".to_owned(), label.to_owned());
             let discovered = adapted(vec![one], &Files::default());
-            let origin::Settings::Http(http) = &discovered.origins["docker:a.test/"] else { panic!("a bucket") };
+            let origin::Settings::Http(http) = &*discovered.origins["docker:a.test/"] else { panic!("a bucket") };
             let idle = http.timeouts.idle > origin::NOT_AT_ALL;
             assert_eq!((http.max_idle, idle, http.limits.retry_percent), (most, kept, 100), "{label}");
         }

@@ -1,6 +1,6 @@
 //! Sources of sites beside the configuration file: who watches them, and what they add.
 
-use super::adapt::{Discovered, Surroundings, adapt};
+use super::adapt::{Adaptation, Discovered, Surroundings};
 use crate::config::{Config, Discovery as Settings, DiscoverySource};
 use crate::discovery::nginx_proxy::{Files, Level, Note};
 use crate::discovery::{Feed, Report, Reports, docker, remote};
@@ -23,6 +23,7 @@ pub struct Discovery {
     reports: Reports,
     report: Report,
     files: Files,
+    adaptation: Adaptation,
     look: tokio::time::Interval,
     told: BTreeSet<Note>,
     task: JoinHandle<()>,
@@ -42,7 +43,8 @@ impl Discovery {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let files = read_files(settings);
-        Self { settings: settings.clone(), reports, report, files, look, told: BTreeSet::new(), task }
+        let (settings, adaptation, told) = (settings.clone(), Adaptation::default(), BTreeSet::new());
+        Self { settings, reports, report, files, adaptation, look, told, task }
     }
 
     /// Ends when there is something new; can be dropped and called again.
@@ -69,14 +71,15 @@ impl Discovery {
     }
 
     /// What the source adds to `config`.
-    pub fn discovered(&self, config: &Config) -> Discovered {
+    pub fn discovered(&mut self, config: &Config) -> Discovered {
         let Some(snapshot) = &self.report.snapshot else { return Discovered::default() };
         let taken = config.sites.iter().flat_map(|site| &site.hosts).map(ToString::to_string).collect();
         let ports =
             |addresses: &[std::net::SocketAddr]| addresses.iter().map(std::net::SocketAddr::port).collect::<Vec<_>>();
         let (http, https) = (ports(&config.listen.http), ports(&config.listen.https));
         let Settings { source: _, folders, proxy } = &self.settings;
-        adapt(snapshot, &self.files, &Surroundings { proxy, folders, http: &http, https: &https, taken: &taken })
+        let around = Surroundings { proxy, folders, http: &http, https: &https, taken: &taken };
+        self.adaptation.adapt(snapshot, &self.files, &around)
     }
 
     /// Logs what was not said before, and sets the gauges.

@@ -11,9 +11,10 @@ use crate::proxy::traffic::{Plan, SiteTraffic};
 use crate::proxy::{Handshakes, Kept, NodeRules, Plane, RouteRule, SiteCertificates, SiteHandles, SiteNames};
 use crate::route::settings::SiteSettings;
 use crate::route::traffic::{Action, ForwardCache, Group, Rule};
-use crate::route::{RouteTable, SiteSpec};
+use crate::route::{PreparedSite, RouteTable, SiteSpec};
 use crate::tls::{self, CertStore};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, btree_map};
+use std::iter::Peekable;
 use std::sync::Arc;
 
 /// Why the parts do not fit together.
@@ -53,6 +54,32 @@ pub struct Parts {
     kept: Arc<Kept>,
     origins: BTreeMap<Arc<str>, Arc<Origin>>,
     tls: Option<Tls>,
+    /// In the order of the configuration.
+    sites: Vec<Arc<BuiltSite>>,
+}
+
+/// Origins asked for in the order of their names: one way through the map for all of them.
+struct InOrder<'p>(Option<Peekable<btree_map::Iter<'p, Arc<str>, Arc<Origin>>>>);
+
+impl<'p> InOrder<'p> {
+    fn of(parts: Option<&'p Parts>) -> Self {
+        Self(parts.map(|parts| parts.origins.iter().peekable()))
+    }
+
+    fn find(&mut self, name: &str) -> Option<&'p Arc<Origin>> {
+        let known = self.0.as_mut()?;
+        while known.next_if(|(known, _)| ***known < *name).is_some() {}
+        known.next_if(|(known, _)| ***known == *name).map(|(_, origin)| origin)
+    }
+}
+
+/// A site's routes, and everything that they were made from: while all of it stays, so do they.
+struct BuiltSite {
+    of: Arc<Site>,
+    server_timing: bool,
+    /// Those that its routes and rules name, as far as there are such.
+    origins: Vec<(Arc<str>, Option<Arc<Origin>>)>,
+    ready: Arc<PreparedSite<Arc<RouteRule>>>,
 }
 
 struct Tls {
@@ -80,7 +107,7 @@ impl Parts {
             None => Resolver::new(clock.clone())?,
         };
         let kept = before.map(|before| Arc::clone(&before.kept)).unwrap_or_default();
-        let mut parts = Self { resolver, kept, origins: BTreeMap::new(), tls: None };
+        let mut parts = Self { resolver, kept, origins: BTreeMap::new(), tls: None, sites: Vec::new() };
         let built = parts.fill(config, before, clock, metrics);
         if let (Err(_), Some(before)) = (&built, before) {
             parts.discard(before);
@@ -95,9 +122,11 @@ impl Parts {
         clock: &Clock,
         metrics: &Metrics,
     ) -> Result<(), PartsError> {
-        for (name, settings) in &config.origins {
-            let origin = match before.and_then(|b| b.origins.get(name)) {
-                Some(origin) if origin.settings() == settings => Arc::clone(origin),
+        let mut built = Vec::with_capacity(config.origins.len());
+        let mut known = InOrder::of(before);
+        let outcome: Result<(), PartsError> = config.origins.iter().try_for_each(|(name, settings)| {
+            let origin = match known.find(name) {
+                Some(origin) if *origin.settings() == **settings => Arc::clone(origin),
                 known => {
                     let known = known.map(|origin| &**origin);
                     let resolver = Arc::clone(&self.resolver);
@@ -105,9 +134,14 @@ impl Parts {
                         .map_err(|source| PartsError::Origin { name: Arc::clone(name), source })?
                 }
             };
-            self.origins.insert(Arc::clone(name), origin);
-        }
+            built.push((Arc::clone(name), origin));
+            Ok(())
+        });
+        // Also if there is one that cannot be built: the others have metrics that have to go.
+        self.origins = built.into_iter().collect();
+        outcome?;
         self.tls = config.tls.as_ref().map(|s| Tls::build(s, before.and_then(|b| b.tls.as_ref()))).transpose()?;
+        self.sites = self.sites(config, before, metrics);
         Ok(())
     }
 
@@ -136,15 +170,17 @@ impl Parts {
     /// # Errors
     /// Contradicting routes, all of them.
     pub fn plane(&self, config: &Config, metrics: &Metrics) -> Result<Plane, PartsError> {
-        let specs = config.sites.iter().map(|site| self.site(config, site, metrics)).collect();
-        let table = RouteTable::build(specs)
+        let table = RouteTable::of(self.sites.iter().map(|site| Arc::clone(&site.ready)).collect())
             .map_err(|problems| PartsError::Routes(problems.iter().map(ToString::to_string).collect()))?;
-        let names = config.sites.iter().map(|site| (&*site.hosts, &site.settings));
-        let names = Arc::new(SiteNames::new(names, &config.unknown_hosts));
+        let names = |certificates| {
+            let settings = self.sites.iter().map(|site| &site.of.settings);
+            let names = SiteNames::new(Arc::clone(table.hosts()), settings, &config.unknown_hosts);
+            (certificates, Arc::new(names))
+        };
         let node = NodeRules {
             downstream: config.downstream.clone(),
             unknown_hosts: config.unknown_hosts.clone(),
-            tls: self.tls.as_ref().map(|tls| (Arc::clone(&tls.certificates), names)),
+            tls: self.tls.as_ref().map(|tls| names(Arc::clone(&tls.certificates))),
         };
         Ok(Plane::new(table, metrics).with_node(node).with_debug_token(config.debug.token.clone()))
     }
@@ -162,13 +198,20 @@ impl Parts {
     /// Puts the new TLS settings where the listeners of `before` look for them, and ends what `before` did in the
     /// background for origins that are no more.
     pub fn activate(&self, before: &Parts) {
+        let mut now = InOrder::of(Some(self));
         for (name, old) in &before.origins {
-            match self.origins.get(name) {
+            match now.find(name) {
                 Some(new) if Arc::ptr_eq(new, old) => {}
                 new => old.retire(new.map(|new| &**new)),
             }
         }
-        self.begin();
+        // What stays has begun.
+        let mut begun = InOrder::of(Some(before));
+        for (name, new) in &self.origins {
+            if !begun.find(name).is_some_and(|old| Arc::ptr_eq(old, new)) {
+                new.begin();
+            }
+        }
         if let (Some(new), Some(old)) = (&self.tls, &before.tls)
             && !Arc::ptr_eq(&new.handshakes, &old.handshakes)
         {
@@ -176,7 +219,31 @@ impl Parts {
         }
     }
 
-    fn site(&self, config: &Config, site: &Site, metrics: &Metrics) -> SiteSpec<Arc<RouteRule>> {
+    /// Every site's routes; those of `before` where nothing that they are made from has changed.
+    fn sites(&self, config: &Config, before: Option<&Parts>, metrics: &Metrics) -> Vec<Arc<BuiltSite>> {
+        // By address: each holds the site that it was made from.
+        let known: HashMap<usize, &Arc<BuiltSite>> =
+            before.into_iter().flat_map(|b| &b.sites).map(|built| (Arc::as_ptr(&built.of).addr(), built)).collect();
+        let site = |site: &Arc<Site>| {
+            let server_timing = site.server_timing.unwrap_or(config.debug.server_timing);
+            match known.get(&Arc::as_ptr(site).addr()) {
+                Some(built) if built.server_timing == server_timing && self.has(&built.origins) => Arc::clone(built),
+                _ => Arc::new(self.site(site, server_timing, metrics)),
+            }
+        };
+        config.sites.iter().map(site).collect()
+    }
+
+    /// Whether these names still lead to these origins.
+    fn has(&self, origins: &[(Arc<str>, Option<Arc<Origin>>)]) -> bool {
+        origins.iter().all(|(name, before)| match (self.origins.get(name), before) {
+            (Some(now), Some(before)) => Arc::ptr_eq(now, before),
+            (None, None) => true,
+            _ => false,
+        })
+    }
+
+    fn site(&self, site: &Arc<Site>, server_timing: bool, metrics: &Metrics) -> BuiltSite {
         let handles = Arc::new(SiteHandles::new(Arc::clone(&site.name), metrics));
         let settings = Arc::new(site.settings.clone());
         let traffic = self.traffic(site, &settings, metrics);
@@ -202,12 +269,14 @@ impl Parts {
                 variants: Vec::new(),
                 key_tag: None,
                 max_request_body: route.max_request_body,
-                server_timing: site.server_timing.unwrap_or(config.debug.server_timing),
+                server_timing,
             };
             let variants = settings.rules.iter().map(|own| self.variants(own, &rule)).collect();
             Some((route.path.clone(), Arc::new(RouteRule { variants, ..rule(origin) })))
         });
-        SiteSpec { hosts: site.hosts.clone(), routes: routes.collect() }
+        let spec = SiteSpec { hosts: site.hosts.clone(), routes: routes.collect() };
+        let named = origins_of(site).map(|name| (Arc::clone(name), self.origins.get(name).cloned())).collect();
+        BuiltSite { of: Arc::clone(site), server_timing, origins: named, ready: Arc::new(spec.into()) }
     }
 }
 
@@ -246,6 +315,16 @@ impl Parts {
         };
         forward.groups.iter().filter_map(variant).collect()
     }
+}
+
+/// The origins that a site's routes and rules name.
+fn origins_of(site: &Site) -> impl Iterator<Item = &Arc<str>> {
+    let groups = site.settings.rules.iter().filter_map(|rule| match &rule.action {
+        Some(Action::Forward(forward)) => Some(forward.groups.iter().map(|group| &group.origin)),
+        _ => None,
+    });
+    let mirrors = site.settings.rules.iter().filter_map(|rule| rule.mirror.as_ref()).map(|mirror| &mirror.origin);
+    site.routes.iter().map(|route| &route.origin).chain(groups.flatten()).chain(mirrors)
 }
 
 impl Tls {
@@ -315,3 +394,6 @@ pub fn same_process(old: &Config, new: &Config) -> Result<(), PartsError> {
     .collect();
     if changed.is_empty() { Ok(()) } else { Err(PartsError::NeedsRestart(changed)) }
 }
+
+#[cfg(test)]
+mod tests;

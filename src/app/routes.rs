@@ -26,7 +26,7 @@ impl Routes {
     /// Hosts with paths, servers, where each came from and why; and what is to be said of them.
     pub fn to_json(&self) -> Value {
         let containers: HashMap<&str, &nginx_proxy::Site> =
-            self.discovered.translation.sites.iter().map(|site| (&*site.host, site)).collect();
+            self.discovered.translation.sites.iter().map(|site| (&*site.host, &**site)).collect();
         let sites: Vec<Value> = self
             .effective
             .sites
@@ -46,7 +46,7 @@ impl Routes {
                             "source": &*route.source,
                             "origin": &*route.origin,
                             "cache": route.cache,
-                            "servers": asked.map_or_else(|| servers(origin), discovered_servers),
+                            "servers": asked.map_or_else(|| servers(origin.map(|origin| &**origin)), discovered_servers),
                             "left_out": asked.map(left_out).unwrap_or_default(),
                         })
                     })

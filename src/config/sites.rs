@@ -21,7 +21,7 @@ struct Surroundings<'a> {
 
 /// All sites. `origins` are the names that routes may lead to; `https` says whether there is an HTTPS listener, and
 /// `discovers` whether sites come from elsewhere too.
-pub(super) fn sites(root: &Table<'_>, origins: &[&str], https: bool, discovers: bool) -> Vec<Site> {
+pub(super) fn sites(root: &Table<'_>, origins: &[&str], https: bool, discovers: bool) -> Vec<Arc<Site>> {
     let mut surroundings = Surroundings { origins, https, hosts: HashMap::new(), names: HashMap::new() };
     let Some(value) = root.get("sites").filter(|v| !v.is_empty_array()) else {
         if discovers {
@@ -34,7 +34,8 @@ pub(super) fn sites(root: &Table<'_>, origins: &[&str], https: bool, discovers: 
         return Vec::new();
     };
     let elements = value.tables().unwrap_or_default();
-    elements.iter().filter_map(|element| element.table(|table| site(table, &mut surroundings)).flatten()).collect()
+    let read = |element: &Value<'_>| element.table(|table| site(table, &mut surroundings)).flatten();
+    elements.iter().filter_map(read).map(Arc::new).collect()
 }
 
 fn site(table: &Table<'_>, surroundings: &mut Surroundings<'_>) -> Option<Site> {

@@ -77,7 +77,9 @@ fn the_proxy_sample_loads() {
     };
     assert_eq!(config.cache, Some(cache));
     assert_eq!(config.access_log, server::default_access_log());
-    let Some(origin::Settings::Http(app)) = config.origins.get("app") else { panic!("no app: {:?}", config.origins) };
+    let Some(origin::Settings::Http(app)) = config.origins.get("app").map(|o| &**o) else {
+        panic!("no app: {:?}", config.origins)
+    };
     assert_eq!(
         (&*app.servers[0].address.host, app.servers[0].address.port, app.servers.len()),
         ("127.0.0.1", 19_000, 1)
@@ -94,7 +96,9 @@ fn the_proxy_sample_loads() {
 #[test]
 fn the_bucket_sample_loads_with_keys_from_the_environment() {
     let config = parse_with(BUCKET, &amazon_keys).unwrap();
-    let Some(origin::Settings::S3(assets)) = config.origins.get("assets") else { panic!("{:?}", config.origins) };
+    let Some(origin::Settings::S3(assets)) = config.origins.get("assets").map(|o| &**o) else {
+        panic!("{:?}", config.origins)
+    };
     let endpoint = origin::s3::Endpoint { tls: false, host: "127.0.0.1".to_owned(), port: 19_100 };
     assert_eq!((&assets.endpoint, assets.style), (&endpoint, AddressingStyle::Path));
     assert_eq!((assets.bucket.as_str(), assets.region.as_str()), ("assets", "us-east-1"));
@@ -295,7 +299,7 @@ fn a_secret_is_in_no_message() {
 fn a_bucket_without_keys_takes_those_of_the_environment_unless_unsigned() {
     let origin = |rest: &str| {
         let text = completed(&format!("[origins.app.s3]\nendpoint = \"https://[::1]\"\nbucket = \"b\"\n{rest}"));
-        match parse_with(&text, &amazon_keys).unwrap().origins.remove("app") {
+        match parse_with(&text, &amazon_keys).unwrap().origins.remove("app").map(std::sync::Arc::unwrap_or_clone) {
             Some(origin::Settings::S3(settings)) => settings,
             other => panic!("{other:?}"),
         }
@@ -314,7 +318,7 @@ fn ports_of_servers_follow_the_scheme() {
     let ports = |rest: &str| {
         let text =
             completed(&format!("[origins.app.http]\nservers = [\"App.Internal\", \"[2001:db8::1]:81\"]\n{rest}"));
-        match parse(&text).unwrap().origins.remove("app") {
+        match parse(&text).unwrap().origins.remove("app").map(std::sync::Arc::unwrap_or_clone) {
             Some(origin::Settings::Http(s)) => {
                 s.servers.iter().map(|s| format!("{}|{}", s.address.host, s.address.port)).collect()
             }
@@ -331,7 +335,9 @@ fn how_servers_share_requests_is_read_from_the_sample_that_explains_every_key() 
     use crate::origin::balance::{Algorithm, HashKey};
     use crate::origin::check::Probe;
     let config = parse(SAMPLE).unwrap();
-    let Some(origin::Settings::Http(app)) = config.origins.get("app") else { panic!("{:?}", config.origins) };
+    let Some(origin::Settings::Http(app)) = config.origins.get("app").map(|o| &**o) else {
+        panic!("{:?}", config.origins)
+    };
     let servers = app.servers.iter().map(|s| (s.weight, s.backup, s.drain, s.max_connections));
     assert_eq!(
         servers.collect::<Vec<_>>(),

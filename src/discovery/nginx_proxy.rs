@@ -14,6 +14,7 @@ mod own;
 mod proxy;
 mod site;
 mod tls;
+mod translator;
 mod vhost;
 
 pub use proxy::ProxySettings;
@@ -21,11 +22,13 @@ pub use site::{
     Access, Acme, Balance, BasicAuth, Caching, ClientAuth, DefaultRoot, Fallback, HttpsMethod, Level, Note, PathRoute,
     Ports, Proto, RateLimit, Server, Site, SwarmAddress, TlsFloor, Www,
 };
+pub use translator::Translator;
 pub use vhost::{AccessRule, Answer, Directives, Rewrite};
 
-use super::{Container, Snapshot, State};
+use super::{Container, Place, Snapshot};
 use hosts::Claim;
 use keys::Settings;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -33,11 +36,35 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct Facts<'a> {
     /// The containers.
-    pub snapshot: std::borrow::Cow<'a, Snapshot>,
+    pub snapshot: Cow<'a, Snapshot>,
     /// The proxy's variables.
-    pub proxy: ProxySettings,
+    pub proxy: Cow<'a, ProxySettings>,
     /// The files beside it.
-    pub files: Files,
+    pub files: Cow<'a, Files>,
+}
+
+/// What every host depends on, beside the containers that ask for it: a host is given nothing else, or a [`Translator`]
+/// would not see it change.
+#[derive(Default)]
+struct Around {
+    proxy: ProxySettings,
+    files: Files,
+    place: Place,
+}
+
+impl Around {
+    fn of(facts: &Facts<'_>) -> Self {
+        Self {
+            proxy: facts.proxy.clone().into_owned(),
+            files: facts.files.clone().into_owned(),
+            place: facts.snapshot.place.clone(),
+        }
+    }
+
+    fn is_of(&self, facts: &Facts<'_>) -> bool {
+        let Self { proxy, files, place } = self;
+        *proxy == *facts.proxy && *files == *facts.files && *place == facts.snapshot.place
+    }
 }
 
 /// The files that an operator mounts beside nginx-proxy.
@@ -59,7 +86,7 @@ pub struct Files {
 #[derive(Clone, Debug, Default)]
 pub struct Translation {
     /// By host, in text order: also the order in which regexes are tried.
-    pub sites: Vec<Site>,
+    pub sites: Vec<Arc<Site>>,
     /// What is answered where no container answers.
     pub fallback: Fallback,
     /// What an operator should know, the worst first. Each is said once.
@@ -74,32 +101,7 @@ struct Claimed<'a> {
 
 /// Translates. The same facts give the same sites, whatever order the containers are listed in.
 pub fn translate(facts: &Facts<'_>) -> Translation {
-    let mut notes = Notes::default();
-    for remark in &facts.snapshot.remarks {
-        match remark.problem {
-            true => notes.problem(None, None, remark.text.clone()),
-            false => notes.warn(None, None, remark.text.clone()),
-        }
-    }
-    let mut containers: Vec<&Container> =
-        facts.snapshot.containers.iter().filter(|c| c.state != State::Stopped).collect();
-    containers.sort_by(|a, b| (&a.created, &a.name, &a.id).cmp(&(&b.created, &b.name, &b.id)));
-    let all: Vec<Settings<'_>> = containers.iter().map(|container| Settings::of(container)).collect();
-    let mut by_host: BTreeMap<String, Vec<Claimed<'_>>> = BTreeMap::new();
-    for settings in &all {
-        let name: Arc<str> = settings.container.name.as_str().into();
-        for unknown in &settings.unknown {
-            notes.warn(None, Some(&name), format!("`{unknown}` is no setting that there is; look at its spelling"));
-        }
-        let claims = hosts::claims(settings, &mut |text| notes.problem(None, Some(&name), text));
-        for claim in claims {
-            by_host.entry(claim.host.clone()).or_default().push(Claimed { settings, claim });
-        }
-    }
-    let sites: Vec<Site> =
-        by_host.into_iter().filter_map(|(name, claims)| host::site(&name, &claims, facts, &mut notes)).collect();
-    let fallback = fallback(facts, &sites, &mut notes);
-    Translation { sites, fallback, notes: notes.into_sorted() }
+    Translator::default().translate(facts)
 }
 
 /// What a service says of where its requests go.
@@ -110,7 +112,7 @@ pub(super) fn swarm_address(service: &Container) -> Result<SwarmAddress, String>
     Settings::of(service).get("SELVEDGE_SWARM").map_or(Ok(SwarmAddress::default()), own::swarm)
 }
 
-fn fallback(facts: &Facts<'_>, sites: &[Site], notes: &mut Notes) -> Fallback {
+fn fallback(facts: &Facts<'_>, sites: &[Arc<Site>], notes: &mut Notes) -> Fallback {
     let wanted = facts.proxy.default_host.clone();
     let default_host = wanted.filter(|host| {
         let known = sites.iter().any(|site| site.host == *host);
@@ -154,6 +156,10 @@ impl Notes {
 
     fn info(&mut self, host: Option<&Arc<str>>, container: Option<&Arc<str>>, text: String) {
         self.add(Level::Info, host, container, text);
+    }
+
+    fn repeat(&mut self, notes: &[Note]) {
+        self.0.extend(notes.iter().cloned());
     }
 
     fn into_sorted(self) -> Vec<Note> {

@@ -1,7 +1,7 @@
 //! What a client's handshake gets by the name it asks for: certificate, versions, and whether it is asked for one.
 
+use crate::route::Hosts;
 use crate::route::settings::{HttpsMethod, SiteSettings, TlsVersion, UnknownHosts};
-use crate::route::{HostPattern, PathPattern, RouteTable, SiteSpec};
 use crate::tls::{self, CertStore, ClientAuth, MinVersion};
 use crate::types::HostName;
 use arc_swap::ArcSwap;
@@ -21,7 +21,9 @@ struct Manner {
 
 /// Names to manners; immutable, and swapped together with the routes.
 pub struct SiteNames {
-    table: RouteTable<Manner>,
+    hosts: Arc<Hosts>,
+    /// In the order of the sites.
+    manners: Vec<Manner>,
     /// The manner, and the name where it is one, of the site that takes unknown hosts in.
     default: Option<(Manner, Option<Arc<str>>)>,
 }
@@ -46,28 +48,24 @@ struct Sites {
 }
 
 impl SiteNames {
-    /// Of these sites, whose hosts must be fit for one [`RouteTable`].
+    /// Of these sites, in the order in which `hosts` has them.
     pub fn new<'s>(
-        sites: impl IntoIterator<Item = (&'s [HostPattern], &'s SiteSettings)>,
+        hosts: Arc<Hosts>,
+        sites: impl IntoIterator<Item = &'s SiteSettings>,
         unknown: &UnknownHosts,
     ) -> Self {
-        let spec = |(hosts, settings): (&[HostPattern], &SiteSettings)| SiteSpec {
-            hosts: hosts.to_vec(),
-            routes: vec![(PathPattern::Prefix("/".into()), Manner::of(settings))],
-        };
-        // Ambiguous hosts are the route table's to report; without it nothing is served anyway.
-        let table = RouteTable::build(sites.into_iter().map(spec).collect()).unwrap_or_default();
+        let manners: Vec<Manner> = sites.into_iter().map(Manner::of).collect();
         let default = unknown.default_host.as_ref().and_then(|pattern| {
-            let manner = table.find_in(table.site_of_pattern(pattern)?, "/")?.clone();
+            let manner = manners.get(hosts.site_of_pattern(pattern)?)?.clone();
             let name = pattern.parse::<HostName>().ok().map(|_| Arc::clone(pattern));
             Some((manner, name))
         });
-        Self { table, default }
+        Self { hosts, manners, default }
     }
 
     /// The manner for a name that a client asks for, and the name to find a certificate by.
     fn manner<'a>(&'a self, asked: &'a str) -> Option<(&'a Manner, &'a str)> {
-        match self.table.site(asked).and_then(|site| self.table.find_in(site, "/")) {
+        match self.hosts.site(asked).and_then(|site| self.manners.get(site)) {
             Some(manner) => Some((manner, asked)),
             None => self.default.as_ref().map(|(manner, name)| (manner, name.as_deref().unwrap_or(asked))),
         }
@@ -92,7 +90,7 @@ impl Manner {
 impl SiteCertificates {
     /// Over a folder of certificates, before any site is known.
     pub fn new(store: Arc<CertStore>) -> Arc<Self> {
-        let names = SiteNames::new([], &UnknownHosts::default());
+        let names = SiteNames::new(Arc::default(), [], &UnknownHosts::default());
         Arc::new(Self { store, names: ArcSwap::from_pointee(names) })
     }
 

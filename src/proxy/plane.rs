@@ -211,7 +211,7 @@ impl Plane {
     /// The same under these rules.
     pub fn with_node(mut self, node: NodeRules) -> Self {
         let default = node.unknown_hosts.default_host.as_deref();
-        self.default_site = default.and_then(|pattern| self.table.site_of_pattern(pattern));
+        self.default_site = default.and_then(|pattern| self.table.hosts().site_of_pattern(pattern));
         Self { node, ..self }
     }
 
@@ -244,7 +244,7 @@ impl Plane {
 
     /// The site that takes a normalised host: its place in the table.
     pub fn site(&self, host: &str) -> Option<usize> {
-        self.table.site(host).or(self.default_site)
+        self.table.hosts().site(host).or(self.default_site)
     }
 
     /// What the site wants of requests.
@@ -290,13 +290,18 @@ impl Plane {
 
     /// The host pattern that takes a normalised host, as written.
     pub fn host_pattern(&self, host: &str) -> Option<&str> {
-        self.table.host_pattern(host)
+        self.table.hosts().host_pattern(host)
     }
 
     /// Every host pattern that takes a normalised host, with the name of its site; the first is in force.
     pub fn patterns_of(&self, host: &str) -> Vec<(&str, &str)> {
         let site = |site: usize| self.table.routes().nth(site)?.next().map(|rule| &**rule.site.name());
-        self.table.patterns_of(host).into_iter().map(|(pattern, at)| (pattern, site(at).unwrap_or("-"))).collect()
+        self.table
+            .hosts()
+            .patterns_of(host)
+            .into_iter()
+            .map(|(pattern, at)| (pattern, site(at).unwrap_or("-")))
+            .collect()
     }
 
     /// Every route of a site that takes a path; the first is in force.

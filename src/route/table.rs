@@ -5,6 +5,7 @@ use super::{HostPattern, SiteSpec};
 use regex::Regex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 /// Sites by host. Immutable: a change of configuration builds another one and swaps it in.
 ///
@@ -12,15 +13,40 @@ use std::collections::hash_map::Entry;
 /// allocated unless a regex is tried.
 #[derive(Debug)]
 pub struct RouteTable<T> {
-    sites: Vec<PathTable<T>>,
+    sites: Vec<Arc<PreparedSite<T>>>,
+    hosts: Arc<Hosts>,
+}
+
+/// The sites of a table by host. What else goes by host can share it.
+#[derive(Debug, Default)]
+pub struct Hosts {
     /// Every host pattern and its site; the maps below lead here.
-    hosts: Vec<(Box<str>, usize)>,
-    exact: HashMap<Box<str>, usize>,
+    patterns: Vec<(Arc<str>, usize)>,
+    exact: HashMap<Arc<str>, usize>,
     leading: Wildcards,
     trailing: Wildcards,
     /// In the order of the source.
     regexes: Vec<(Regex, usize)>,
     any: Option<usize>,
+}
+
+/// A site that is ready to stand in a table, or in several, one after another.
+#[derive(Debug)]
+pub struct PreparedSite<T> {
+    /// As [`HostPattern`] writes them, and themselves.
+    hosts: Vec<(Arc<str>, HostPattern)>,
+    paths: PathTable<T>,
+    /// Routes that repeat an earlier one's path: the two places, and the path.
+    repeated: Vec<(usize, usize, String)>,
+}
+
+impl<T> From<SiteSpec<T>> for PreparedSite<T> {
+    fn from(spec: SiteSpec<T>) -> Self {
+        let mut repeated = Vec::new();
+        let paths = PathTable::build(spec.routes, |first, second, path| repeated.push((first, second, path)));
+        let hosts = spec.hosts.into_iter().map(|host| (host.to_string().into(), host)).collect();
+        Self { hosts, paths, repeated }
+    }
 }
 
 /// Where a request goes.
@@ -64,15 +90,7 @@ pub enum BuildProblem {
 impl<T> Default for RouteTable<T> {
     /// Of no sites.
     fn default() -> Self {
-        Self {
-            sites: Vec::new(),
-            hosts: Vec::new(),
-            exact: HashMap::new(),
-            leading: Wildcards::default(),
-            trailing: Wildcards::default(),
-            regexes: Vec::new(),
-            any: None,
-        }
+        Self { sites: Vec::new(), hosts: Arc::default() }
     }
 }
 
@@ -83,63 +101,86 @@ impl<T> RouteTable<T> {
     /// # Errors
     /// Every ambiguity at once. A site that repeats its own host is not one.
     pub fn build(sites: Vec<SiteSpec<T>>) -> Result<Self, Vec<BuildProblem>> {
+        Self::of(sites.into_iter().map(|spec| Arc::new(spec.into())).collect())
+    }
+
+    /// The same of sites that are ready.
+    ///
+    /// # Errors
+    /// See [`Self::build`].
+    pub fn of(sites: Vec<Arc<PreparedSite<T>>>) -> Result<Self, Vec<BuildProblem>> {
         let mut problems = Vec::new();
-        let mut owners: HashMap<String, usize> = HashMap::new();
-        let mut table = Self { sites: Vec::with_capacity(sites.len()), ..Self::default() };
-        for (site, spec) in sites.into_iter().enumerate() {
-            for host in spec.hosts {
-                match owners.entry(host.to_string()) {
+        let mut owners: HashMap<&str, usize> = HashMap::with_capacity(sites.len());
+        let mut hosts = Hosts { exact: HashMap::with_capacity(sites.len()), ..Hosts::default() };
+        for (site, prepared) in sites.iter().enumerate() {
+            for (text, host) in &prepared.hosts {
+                match owners.entry(text) {
                     Entry::Vacant(vacant) => {
                         vacant.insert(site);
-                        table.add_host(host, site);
+                        hosts.add(text, host, site);
                     }
                     Entry::Occupied(first) if *first.get() == site => {}
                     Entry::Occupied(first) => problems.push(BuildProblem::DuplicateHost {
-                        pattern: first.key().clone(),
+                        pattern: text.to_string(),
                         first: *first.get(),
                         second: site,
                     }),
                 }
             }
-            table.sites.push(PathTable::build(spec.routes, |first, second, pattern| {
-                problems.push(BuildProblem::DuplicatePath { site, pattern, first, second });
+            problems.extend(prepared.repeated.iter().map(|(first, second, pattern)| BuildProblem::DuplicatePath {
+                site,
+                pattern: pattern.clone(),
+                first: *first,
+                second: *second,
             }));
         }
-        if problems.is_empty() { Ok(table) } else { Err(problems) }
+        if problems.is_empty() { Ok(Self { sites, hosts: Arc::new(hosts) }) } else { Err(problems) }
+    }
+
+    /// The sites by host.
+    pub fn hosts(&self) -> &Arc<Hosts> {
+        &self.hosts
     }
 
     /// Finds the route of a request. `host` is as [`crate::types::HostName`] holds it: lower case, without a trailing
     /// dot or a port; `path` is the request's, without its query.
     pub fn find(&self, host: &str, path: &str) -> Match<'_, T> {
-        match self.host(host) {
+        match self.hosts.site(host) {
             None => Match::UnknownHost,
-            Some(at) => self.sites[self.hosts[at].1].find(path).map_or(Match::NoRoute, Match::Route),
+            Some(site) => self.sites[site].paths.find(path).map_or(Match::NoRoute, Match::Route),
         }
-    }
-
-    /// The site that takes `host`: its place in what the table was built from.
-    pub fn site(&self, host: &str) -> Option<usize> {
-        self.host(host).map(|at| self.hosts[at].1)
-    }
-
-    /// The site that has this very pattern, as [`HostPattern`] writes it.
-    pub fn site_of_pattern(&self, pattern: &str) -> Option<usize> {
-        self.hosts.iter().find(|(own, _)| **own == *pattern).map(|(_, site)| *site)
     }
 
     /// The route of a site for a request's path (without its query).
     pub fn find_in(&self, site: usize, path: &str) -> Option<&T> {
-        self.sites.get(site)?.find(path)
+        self.sites.get(site)?.paths.find(path)
     }
 
     /// Every site's routes, in the order of the sites.
     pub fn routes(&self) -> impl Iterator<Item = impl Iterator<Item = &T>> {
-        self.sites.iter().map(PathTable::iter)
+        self.sites.iter().map(|site| site.paths.iter())
     }
 
-    /// The host pattern by which [`Self::find`] takes `host`, as [`HostPattern`] writes it.
+    /// Every route of a site that takes the path; the first is the one that is found.
+    pub fn all_in(&self, site: usize, path: &str) -> impl Iterator<Item = &T> {
+        self.sites.get(site).into_iter().flat_map(move |site| site.paths.all(path))
+    }
+}
+
+impl Hosts {
+    /// The site that takes `host`: its place in what the table was built from.
+    pub fn site(&self, host: &str) -> Option<usize> {
+        self.host(host).map(|at| self.patterns[at].1)
+    }
+
+    /// The site that has this very pattern, as [`HostPattern`] writes it.
+    pub fn site_of_pattern(&self, pattern: &str) -> Option<usize> {
+        self.patterns.iter().find(|(own, _)| **own == *pattern).map(|(_, site)| *site)
+    }
+
+    /// The host pattern by which [`Self::site`] finds `host`, as [`HostPattern`] writes it.
     pub fn host_pattern(&self, host: &str) -> Option<&str> {
-        self.host(host).map(|at| &*self.hosts[at].0)
+        self.host(host).map(|at| &*self.patterns[at].0)
     }
 
     /// Every host pattern that takes `host`, with its site; the first is the one that is found.
@@ -155,12 +196,7 @@ impl<T> RouteTable<T> {
             .chain(prefixes.map(|dot| &host[..=dot]).filter_map(|prefix| self.trailing.get(prefix)))
             .chain(self.regexes.iter().filter(|(regex, _)| regex.is_match(host)).map(|(_, at)| *at))
             .chain(self.any);
-        all.filter_map(|at| self.hosts.get(at)).map(|(pattern, site)| (&**pattern, *site)).collect()
-    }
-
-    /// Every route of a site that takes the path; the first is the one that is found.
-    pub fn all_in(&self, site: usize, path: &str) -> impl Iterator<Item = &T> {
-        self.sites.get(site).into_iter().flat_map(move |table| table.all(path))
+        all.filter_map(|at| self.patterns.get(at)).map(|(pattern, site)| (&**pattern, *site)).collect()
     }
 
     fn host(&self, host: &str) -> Option<usize> {
@@ -178,16 +214,14 @@ impl<T> RouteTable<T> {
         self.exact.get(host).copied().or_else(leading).or_else(trailing).or_else(regex).or(self.any)
     }
 
-    fn add_host(&mut self, host: HostPattern, site: usize) {
-        let at = self.hosts.len();
-        self.hosts.push((host.to_string().into(), site));
+    fn add(&mut self, text: &Arc<str>, host: &HostPattern, site: usize) {
+        let at = self.patterns.len();
+        self.patterns.push((Arc::clone(text), site));
         match host {
-            HostPattern::Exact(name) => {
-                self.exact.insert(name.as_str().into(), at);
-            }
-            HostPattern::LeadingWildcard(suffix) => self.leading.insert(&suffix, at),
-            HostPattern::TrailingWildcard(prefix) => self.trailing.insert(&prefix, at),
-            HostPattern::Regex(regex) => self.regexes.push((regex, at)),
+            HostPattern::Exact(_) => drop(self.exact.insert(Arc::clone(text), at)),
+            HostPattern::LeadingWildcard(suffix) => self.leading.insert(suffix, at),
+            HostPattern::TrailingWildcard(prefix) => self.trailing.insert(prefix, at),
+            HostPattern::Regex(regex) => self.regexes.push((regex.clone(), at)),
             HostPattern::Any => self.any = Some(at),
         }
     }
@@ -278,17 +312,18 @@ mod tests {
         ] {
             assert_eq!(table.find(host, "/x"), Match::Route(&expected), "{host}");
             assert_eq!(
-                table.patterns_of(host).first().map(|(pattern, _)| *pattern),
-                table.host_pattern(host),
+                table.hosts().patterns_of(host).first().map(|(pattern, _)| *pattern),
+                table.hosts().host_pattern(host),
                 "{host}"
             );
         }
-        let all: Vec<&str> = table.patterns_of("a.eu.example.com").into_iter().map(|(pattern, _)| pattern).collect();
+        let all: Vec<&str> =
+            table.hosts().patterns_of("a.eu.example.com").into_iter().map(|(pattern, _)| pattern).collect();
         assert_eq!(all, ["*.eu.example.com", "*.example.com", "*"]);
         for (host, pattern) in
             [("a.b.example.com", Some("*.example.com")), ("imgx.org", Some("~^img")), ("", Some("*"))]
         {
-            assert_eq!(table.host_pattern(host), pattern, "{host}");
+            assert_eq!(table.hosts().host_pattern(host), pattern, "{host}");
         }
     }
 

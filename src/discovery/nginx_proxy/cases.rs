@@ -222,12 +222,22 @@ impl World {
 
     /// The lines that expectations look into: those of [`show`], and what is wrong with the proxy's variables.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let (proxy, problems) = super::ProxySettings::read(&self.env);
+        let (facts, problems) = self.facts();
         let mut out: Vec<String> = problems.into_iter().map(|problem| format!("proxy: {problem}")).collect();
-        out.push(format!("proxy {proxy:?}"));
-        let facts = Facts { snapshot: Cow::Borrowed(&self.snapshot), proxy, files: self.files.clone() };
+        out.push(format!("proxy {:?}", *facts.proxy));
         out.extend(show(&super::translate(&facts)));
         out
+    }
+
+    /// What is translated, and what is wrong with the proxy's variables.
+    pub(crate) fn facts(&self) -> (Facts<'_>, Vec<String>) {
+        let (proxy, problems) = super::ProxySettings::read(&self.env);
+        let facts = Facts {
+            snapshot: Cow::Borrowed(&self.snapshot),
+            proxy: Cow::Owned(proxy),
+            files: Cow::Borrowed(&self.files),
+        };
+        (facts, problems)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::keys::{Key, Settings, boolean};
 use super::site::{Access, Balance, BasicAuth, Caching, HttpsMethod, PathRoute, Ports, Proto, Server, Site};
 use super::vhost::{self, Directives};
-use super::{Claimed, Facts, Notes, acme, address, balance, own, proxy, sha1, tls};
+use super::{Around, Claimed, Notes, acme, address, balance, own, proxy, sha1, tls};
 use crate::discovery::State;
 use crate::route::{HostPattern, PathPattern};
 use crate::types::Secret;
@@ -16,11 +16,11 @@ struct Host<'a> {
     /// The name in file names: of a regex its SHA-1.
     file_name: String,
     claims: &'a [Claimed<'a>],
-    facts: &'a Facts<'a>,
+    around: &'a Around,
 }
 
 /// The site, or `None` for what is no host.
-pub(super) fn site(name: &str, claims: &[Claimed<'_>], facts: &Facts<'_>, notes: &mut Notes) -> Option<Site> {
+pub(super) fn site(name: &str, claims: &[Claimed<'_>], around: &Around, notes: &mut Notes) -> Option<Site> {
     let containers = containers(claims);
     let name: Arc<str> = name.into();
     let pattern: HostPattern = match name.parse() {
@@ -31,9 +31,9 @@ pub(super) fn site(name: &str, claims: &[Claimed<'_>], facts: &Facts<'_>, notes:
         }
     };
     let file_name = if name.starts_with('~') { sha1(&name) } else { name.to_string() };
-    let host = Host { name: Arc::clone(&name), file_name, claims, facts };
+    let host = Host { name: Arc::clone(&name), file_name, claims, around };
     let (certificate, https, hsts) = host.https(notes);
-    let policy = host.text("SSL_POLICY", notes).unwrap_or(&facts.proxy.ssl_policy);
+    let policy = host.text("SSL_POLICY", notes).unwrap_or(&around.proxy.ssl_policy);
     let (floor, odd) = tls::policy(policy);
     if let Some(text) = odd {
         notes.warn(Some(&name), None, text);
@@ -49,19 +49,19 @@ pub(super) fn site(name: &str, claims: &[Claimed<'_>], facts: &Facts<'_>, notes:
     Some(Site {
         https,
         hsts,
-        http_on_missing: host.flag("ENABLE_HTTP_ON_MISSING_CERT", facts.proxy.http_on_missing_cert, notes),
+        http_on_missing: host.flag("ENABLE_HTTP_ON_MISSING_CERT", around.proxy.http_on_missing_cert, notes),
         tls: floor,
-        client_auth: tls::client_auth(&facts.files.certificates, &host.file_name, verify),
+        client_auth: tls::client_auth(&around.files.certificates, &host.file_name, verify),
         non_get_redirect: host
             .parsed("NON_GET_REDIRECT", proxy::redirect_status, notes)
-            .unwrap_or(facts.proxy.non_get_redirect),
+            .unwrap_or(around.proxy.non_get_redirect),
         access: host.parsed("NETWORK_ACCESS", access, notes).unwrap_or_default(),
         ports: host.ports(notes),
         acme: host.acme(notes),
-        acme_challenge: host.flag("ACME_HTTP_CHALLENGE_LOCATION", facts.proxy.acme_challenge, notes)
-            && facts.files.challenges
+        acme_challenge: host.flag("ACME_HTTP_CHALLENGE_LOCATION", around.proxy.acme_challenge, notes)
+            && around.files.challenges
             && !matches!(https, HttpsMethod::NoHttp | HttpsMethod::NoHttps),
-        debug_endpoint: host.flag("DEBUG_ENDPOINT", facts.proxy.debug_endpoint, notes),
+        debug_endpoint: host.flag("DEBUG_ENDPOINT", around.proxy.debug_endpoint, notes),
         cache: host.parsed("SELVEDGE_CACHE", own::caching, notes).unwrap_or(Caching::Off),
         compress,
         www: host.parsed("SELVEDGE_WWW", own::www, notes).flatten(),
@@ -159,10 +159,10 @@ impl<'a> Host<'a> {
 
     /// Certificate, what is done with plain HTTP, and HSTS.
     fn https(&self, notes: &mut Notes) -> (Option<Arc<str>>, HttpsMethod, Option<String>) {
-        let proxy = &self.facts.proxy;
+        let proxy = &self.around.proxy;
         let trust = self.flag("TRUST_DEFAULT_CERT", proxy.trust_default_cert, notes);
         let cert_name = self.text("CERT_NAME", notes);
-        let files = &self.facts.files.certificates;
+        let files = &self.around.files.certificates;
         let certificate =
             tls::certificate(files, &self.name, &self.file_name, cert_name, trust).unwrap_or_else(|text| {
                 notes.warn(Some(&self.name), None, text);
@@ -205,7 +205,7 @@ impl<'a> Host<'a> {
                 let given = given.into_iter().filter(|(m, ..)| *m == multiports).map(|(_, name, port)| (name, port));
                 decide(&self.name, key, given, notes).filter(|port| *port != own)
             };
-        let proxy = &self.facts.proxy;
+        let proxy = &self.around.proxy;
         Ports {
             http: decide_port("EXTERNAL_HTTP_PORT", proxy.http_port, |c| c.claim.external_http.as_ref()),
             https: decide_port("EXTERNAL_HTTPS_PORT", proxy.https_port, |c| c.claim.external_https.as_ref()),
@@ -232,7 +232,7 @@ impl<'a> Host<'a> {
             let text = "http3.enable is true, but HTTP/3 is not spoken here; clients stay with HTTP/2";
             notes.warn(Some(&self.name), None, text.to_owned());
         }
-        if self.flag("HTTP2_ENABLE", self.facts.proxy.http2, notes) != self.facts.proxy.http2 {
+        if self.flag("HTTP2_ENABLE", self.around.proxy.http2, notes) != self.around.proxy.http2 {
             let text = "http2.enable cannot differ from host to host: a connection may serve several";
             notes.warn(Some(&self.name), None, text.to_owned());
         }
@@ -252,7 +252,7 @@ impl<'a> Host<'a> {
     fn location_directives(&self, path: &str, notes: &mut Notes) -> Directives {
         let (host, digest) = (&self.file_name, sha1(path));
         for name in [format!("{host}_{digest}_location_override"), format!("{host}_location_override")] {
-            if self.facts.files.vhost.contains_key(&name) {
+            if self.around.files.vhost.contains_key(&name) {
                 let text =
                     format!("vhost.d/{name} replaces a whole location in nginx's own words; it is not translated");
                 notes.problem(Some(&self.name), None, text);
@@ -264,7 +264,7 @@ impl<'a> Host<'a> {
 
     /// The first of these files that there is.
     fn file(&self, names: &[String], notes: &mut Notes) -> Directives {
-        let found = names.iter().find_map(|name| Some((name, self.facts.files.vhost.get(name)?)));
+        let found = names.iter().find_map(|name| Some((name, self.around.files.vhost.get(name)?)));
         let Some((name, text)) = found else { return Directives::default() };
         let (directives, untranslated) = vhost::parse(text);
         for line in untranslated {
@@ -365,7 +365,7 @@ impl<'a> Host<'a> {
                 left_out.push((name, "no task of it runs"));
                 continue;
             }
-            let address = address::of(container, &self.facts.snapshot.place, self.facts.proxy.prefer_ipv6);
+            let address = address::of(container, &self.around.place, self.around.proxy.prefer_ipv6);
             match (address, &claimed.claim.port) {
                 (Ok((address, network)), Ok((port, source))) => {
                     let on = match container.replica.as_ref().map(|replica| &replica.node) {
@@ -414,7 +414,7 @@ impl<'a> Host<'a> {
 
     fn auth(&self, path: &str) -> Option<BasicAuth> {
         let of_path = format!("{}_{}", self.file_name, sha1(path));
-        let files = &self.facts.files.htpasswd;
+        let files = &self.around.files.htpasswd;
         if files.contains(&of_path) {
             return Some(BasicAuth { file: of_path, realm: format!("Restricted {}{path}", self.name) });
         }

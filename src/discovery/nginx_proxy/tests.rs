@@ -1,5 +1,5 @@
 use super::cases::{self, Case};
-use super::{Facts, ProxySettings, translate};
+use super::{Facts, ProxySettings, Translator, translate};
 use crate::discovery::{Container, Place, Snapshot};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -83,6 +83,55 @@ fn the_order_of_the_list_does_not_matter() {
     assert_eq!(seen.len(), 1);
 }
 
+#[test]
+fn what_was_translated_before_leaves_no_trace() {
+    let mut translator = Translator::default();
+    let cases = cases::all();
+    for case in cases.iter().chain(cases.iter().rev()) {
+        let (facts, _) = case.world.facts();
+        for _ in 0..2 {
+            let (now, alone) = (translator.translate(&facts), translate(&facts));
+            assert_eq!(format!("{now:?}"), format!("{alone:?}"), "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn only_hosts_of_containers_that_change_are_made_anew() {
+    let container = |name: &str, hosts: &str, port: &str| Container {
+        id: name.to_owned(),
+        name: name.to_owned(),
+        env: [("VIRTUAL_HOST", hosts), ("VIRTUAL_PORT", port)].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        ..Container::default()
+    };
+    let facts = |containers: Vec<Container>| Facts {
+        snapshot: Cow::Owned(Snapshot { containers, place: Place::Host, ..Snapshot::default() }),
+        ..Facts::default()
+    };
+    let mut translator = Translator::default();
+    let mut last = translator.translate(&facts(vec![container("a", "a.b,c.d", "1"), container("b", "c.d,e.f", "1")]));
+    for (containers, kept) in [
+        (vec![container("b", "c.d,e.f", "1"), container("a", "a.b,c.d", "1")], vec!["a.b", "c.d", "e.f"]),
+        (vec![container("a", "a.b,c.d", "2"), container("b", "c.d,e.f", "1")], vec!["e.f"]),
+        (vec![container("a", "a.b,c.d", "2"), container("c", "c.d,e.f", "1")], vec!["a.b"]),
+        (vec![container("a", "a.b,c.d", "2"), container("c", "e.f", "1")], vec!["a.b"]),
+        (vec![container("a", "a.b,c.d", "2")], vec!["a.b", "c.d"]),
+    ] {
+        let now = translator.translate(&facts(containers));
+        let same: Vec<&str> = now
+            .sites
+            .iter()
+            .filter(|site| last.sites.iter().any(|before| std::sync::Arc::ptr_eq(site, before)))
+            .map(|site| &*site.host)
+            .collect();
+        assert_eq!(same, kept);
+        last = now;
+    }
+    let mut other = facts(vec![container("a", "a.b,c.d", "2")]);
+    other.proxy.to_mut().non_get_redirect = 307;
+    assert!(translator.translate(&other).sites.iter().all(|site| site.non_get_redirect == 307));
+}
+
 /// The same each time, unless PROPTEST_RNG_SEED says otherwise.
 fn seed() -> RngSeed {
     match ProptestConfig::default().rng_seed {
@@ -103,8 +152,8 @@ proptest! {
         let env = values.into_iter().collect();
         let container = Container { name: "c".to_owned(), env, ..Container::default() };
         let mut facts = Facts { snapshot: Cow::Owned(Snapshot { containers: vec![container], place: Place::Host, ..Snapshot::default() }), ..Facts::default() };
-        facts.files.vhost.insert("default".to_owned(), vhost);
-        facts.proxy = ProxySettings::default();
+        facts.files.to_mut().vhost.insert("default".to_owned(), vhost);
+        facts.proxy = Cow::Owned(ProxySettings::default());
         prop_assert_eq!(format!("{:?}", translate(&facts)), format!("{:?}", translate(&facts)));
     }
 }

@@ -8,6 +8,7 @@ mod discovery;
 mod dns;
 mod environment;
 mod origins;
+mod probe;
 mod problem;
 mod reader;
 mod rules;

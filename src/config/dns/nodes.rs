@@ -1,5 +1,6 @@
 //! `[dns.nodes.NAME]` and `[dns.check]`.
 
+use super::super::probe;
 use super::super::reader::{Table, Value, list};
 use super::place;
 use crate::dns::settings::{Check, Node, Probe};
@@ -147,9 +148,9 @@ fn check(table: &Table<'_>) -> Option<CheckText> {
         }
         parsed
     });
-    let path = path.and_then(|v| check_path(&v)).unwrap_or_else(|| "/".to_owned());
+    let path = path.and_then(|v| probe::path(&v)).unwrap_or_else(|| "/".to_owned());
     let host = host.and_then(|v| v.text("\"www.example.com\"").map(str::to_owned));
-    let statuses = status.and_then(|v| status_range(&v)).unwrap_or((200, 399));
+    let statuses = status.and_then(|v| probe::statuses(&v, 100..=599)).unwrap_or((200, 399));
     let number = |key| table.get(key).and_then(|v| v.integer(1..=1000)).and_then(|n| u32::try_from(n).ok());
     let (rise, fall) = (number("rise").unwrap_or(2), number("fall").unwrap_or(2));
     let duration = |key, default| table.get(key).and_then(|v| v.timeout()).unwrap_or(default);
@@ -157,31 +158,4 @@ fn check(table: &Table<'_>) -> Option<CheckText> {
     let timeout = duration("timeout", Duration::from_secs(2));
     let probe = if is_http { Probe::Http { path, host, statuses } } else { Probe::Tcp };
     enabled.then_some(CheckText { probe, address, port: port.unwrap_or(80), interval, timeout, rise, fall })
-}
-
-fn check_path(value: &Value<'_>) -> Option<String> {
-    let text = value.text("\"/healthz\"")?;
-    let fits = text.starts_with('/') && !text.contains('#') && text.parse::<http::uri::PathAndQuery>().is_ok();
-    if !fits {
-        value.problem(
-            format!("`{}` is \"{}\", not a path", value.path, value.shown()),
-            "write path and query as they are sent, as in \"/healthz\"",
-        );
-    }
-    fits.then(|| text.to_owned())
-}
-
-/// `"200"` or `"200-399"`.
-fn status_range(value: &Value<'_>) -> Option<(u16, u16)> {
-    let text = value.text("\"200-399\"")?;
-    let (lowest, highest) = text.split_once('-').unwrap_or((text, text));
-    let status = |text: &str| text.trim().parse::<u16>().ok().filter(|status| (100..=599).contains(status));
-    let range = status(lowest).zip(status(highest)).filter(|(lowest, highest)| lowest <= highest);
-    if range.is_none() {
-        value.problem(
-            format!("`{}` is \"{}\", not a status or range of them", value.path, value.shown()),
-            "write it as in \"200\" or \"200-399\"",
-        );
-    }
-    range
 }

@@ -1,6 +1,7 @@
 //! How the servers of an HTTP origin share its requests: `servers`, `balance`, `slow_start`, `[….health]`, `[….limits]`.
 
 use super::{host_field, server};
+use crate::config::probe;
 use crate::config::reader::{Table, Value};
 use crate::origin::balance::{Algorithm, HashKey};
 use crate::origin::check::{Check, Probe};
@@ -199,38 +200,11 @@ fn http_probe([method, path, status, host, body]: [Option<Value<'_>>; 5]) -> Pro
     }
     Probe::Http {
         method,
-        path: path.and_then(|v| check_path(&v)).unwrap_or_else(|| "/".to_owned()),
-        statuses: status.and_then(|v| status_range(&v)).unwrap_or((200, 399)),
+        path: path.and_then(|v| probe::path(&v)).unwrap_or_else(|| "/".to_owned()),
+        statuses: status.and_then(|v| probe::statuses(&v, 200..=599)).unwrap_or((200, 399)),
         host: host.and_then(|v| host_field(&v)),
         body: body.and_then(|v| v.text("\"ok\"").map(str::to_owned)),
     }
-}
-
-fn check_path(value: &Value<'_>) -> Option<String> {
-    let text = value.text("\"/healthz\"")?;
-    let fits = text.starts_with('/') && !text.contains('#') && text.parse::<::http::uri::PathAndQuery>().is_ok();
-    if !fits {
-        value.problem(
-            format!("`{}` is \"{}\", not a path", value.path, value.shown()),
-            "write path and query as they are sent, as in \"/healthz\"",
-        );
-    }
-    fits.then(|| text.to_owned())
-}
-
-/// `"200"` or `"200-399"`.
-fn status_range(value: &Value<'_>) -> Option<(u16, u16)> {
-    let text = value.text("\"200-399\"")?;
-    let (lowest, highest) = text.split_once('-').unwrap_or((text, text));
-    let status = |text: &str| text.trim().parse::<u16>().ok().filter(|status| (200..=599).contains(status));
-    let range = status(lowest).zip(status(highest)).filter(|(lowest, highest)| lowest <= highest);
-    if range.is_none() {
-        value.problem(
-            format!("`{}` is \"{}\", not a status or range of them", value.path, value.shown()),
-            "write it as in \"200\" or \"200-399\"",
-        );
-    }
-    range
 }
 
 fn statuses(value: &Value<'_>) -> Vec<u16> {
